@@ -1,0 +1,1 @@
+"""Everything outside the process: LLM providers, caches, buckets, tokens and telemetry."""
