@@ -1,0 +1,1 @@
+"""LLM Gateway: tenants, quotas, dialogs and one door to every LLM provider."""

@@ -1,0 +1,1 @@
+"""Models, prices and chains: what can be called and what it costs."""

@@ -1,0 +1,145 @@
+"""Dialogs, messages and the context that a model is given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+from uuid import UUID
+
+from src.domain.catalog.model import Usage
+from src.domain.identity.model import TenantId, UserId
+from src.domain.ledger.model import Record
+from src.shared.money import MicroDollars
+
+DialogId = NewType("DialogId", UUID)
+MessageId = NewType("MessageId", UUID)
+
+
+class DialogKind(StrEnum):
+    """`chat` gathers a user's one-shot questions (POST /chat); they are roots without history."""
+
+    DIALOG = "dialog"
+    CHAT = "chat"
+
+
+class MessageRole(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class MessageStatus(StrEnum):
+    """How far a message is. Questions are born completed."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialog:
+    """A conversation. `head_id` is the newest answer: the next question hangs below it unless it says otherwise."""
+
+    id: DialogId
+    tenant_id: TenantId
+    user_id: UserId
+    created_at: datetime
+    updated_at: datetime
+    kind: DialogKind = DialogKind.DIALOG
+    title: str | None = None
+    model: str | None = None
+    agent: str | None = None
+    system_prompt: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    head_id: MessageId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A question or an answer. An answer knows the model that really gave it, what it used and what that cost."""
+
+    id: MessageId
+    tenant_id: TenantId
+    dialog_id: DialogId
+    parent_id: MessageId | None
+    role: MessageRole
+    content: str
+    status: MessageStatus
+    created_at: datetime
+    parts: Sequence[Mapping[str, Any]] = ()
+    finish_reason: str | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    cost_micro_usd: MicroDollars = MicroDollars(0)
+    cached: bool = False
+    error: Mapping[str, Any] | None = None
+    request_id: str | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def all_parts(self) -> Sequence[Mapping[str, Any]]:
+        """The typed parts; plain text is one text part."""
+        return self.parts or ({"type": "text", "text": self.content},)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesAdded(Record):
+    """New messages of a dialog, parents first."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerEnded(Record):
+    """An answer that was in progress has ended; where it can be built upon it becomes the dialog's head."""
+
+    answer: Message
+
+    @property
+    def becomes_head(self) -> bool:
+        return self.answer.status is not MessageStatus.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A question of a user with its answer."""
+
+    question: Message
+    answer: Message
+    user_external_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What is sent to the model: the history that fits, oldest first, and how many whole turns were left out."""
+
+    messages: tuple[Message, ...]
+    omitted_turns: int
+
+
+def turns_of(path: Sequence[Message]) -> list[list[Message]]:
+    """The path cut before each question: a turn is a question with everything that follows until the next one."""
+    turns: list[list[Message]] = []
+    for message in path:
+        if message.role is MessageRole.USER or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    return turns
+
+
+def fitted(path: Sequence[Message], tokens_of: Mapping[MessageId, int], budget_tokens: int) -> Context:
+    """The newest turns whose tokens fit the budget. Turns are kept or dropped whole; the gap is always at the start."""
+    kept: list[list[Message]] = []
+    turns = turns_of(path)
+    for turn in reversed(turns):
+        budget_tokens -= sum(tokens_of[message.id] for message in turn)
+        if budget_tokens < 0:
+            break
+        kept.append(turn)
+    return Context(
+        messages=tuple(message for turn in reversed(kept) for message in turn),
+        omitted_turns=len(turns) - len(kept),
+    )

@@ -1,0 +1,48 @@
+"""Where dialogs are kept."""
+
+from typing import Protocol
+
+from src.domain.dialogs.model import Dialog, DialogId, Exchange, Message, MessageId
+from src.domain.identity.model import UserId
+from src.shared.pages import Page, PageRequest
+
+
+class DialogRepository(Protocol):
+    """Dialogs of one tenant. Every question names the user too: another user's dialog is not there.
+
+    New messages are not written here: they commit with their hold, through the Ledger.
+    """
+
+    async def add(self, dialog: Dialog) -> None: ...
+
+    async def dialog(self, dialog_id: DialogId, user_id: UserId) -> Dialog | None: ...
+
+    async def chat_dialog(self, user_id: UserId) -> Dialog | None:
+        """The user's dialog of kind `chat`."""
+        ...
+
+    async def dialogs(self, user_id: UserId, page: PageRequest, *, search: str | None) -> Page[Dialog]:
+        """Newest first, without the one of kind `chat`; `search` matches titles and message contents."""
+        ...
+
+    async def update(self, dialog: Dialog) -> None:
+        """Title, model, agent, system prompt, params, metadata; the head is left alone."""
+        ...
+
+    async def delete(self, dialog_id: DialogId, user_id: UserId) -> bool:
+        """With its messages; what they cost stays in the ledger."""
+        ...
+
+    async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None: ...
+
+    async def messages(self, dialog_id: DialogId, page: PageRequest) -> Page[Message]:
+        """Oldest first."""
+        ...
+
+    async def path(self, dialog_id: DialogId, leaf_id: MessageId, *, limit: int) -> list[Message]:
+        """The messages from the root (or `limit` before the leaf) down to the leaf."""
+        ...
+
+    async def exchanges(self, user_id: UserId, *, limit: int) -> list[Exchange]:
+        """The user's one-shot questions with their answers, newest first."""
+        ...

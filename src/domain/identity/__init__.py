@@ -1,0 +1,1 @@
+"""Who calls: tenants, users, API keys, sessions, and the principal made of them once per request."""
