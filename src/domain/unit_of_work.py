@@ -39,4 +39,4 @@ class UnitOfWork(Protocol):
 
 
 OpenUnitOfWork = Callable[[TenantId | None], AbstractAsyncContextManager[UnitOfWork]]
-"""Opens a unit of work of one tenant; None (before a tenant is known) offers `directory`, `catalog` and `audit` only."""
+"""Opens a unit of work of one tenant. With None (before a tenant is known): `directory`, `catalog`, `audit` only."""

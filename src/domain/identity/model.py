@@ -123,7 +123,7 @@ class Principal:
             raise NotAllowed("This needs the role platform_admin.")
 
     def reach_of_tenant(self, tenant_id: TenantId) -> TenantId:
-        """`tenant_id` where the principal may administer it. Raises NotFound otherwise: foreign objects do not exist."""
+        """`tenant_id` where the principal may administer it; NotFound otherwise: foreign objects do not exist."""
         self.require_admin()
         if tenant_id != self.tenant_id and not self.is_platform_admin:
             raise NotFound("No such tenant.")

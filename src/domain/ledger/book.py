@@ -129,12 +129,15 @@ class Book:
     def adjust(self, adjustment: Adjustment) -> Account:
         """Top up or deduct, making the prepaid account at its first top-up.
 
-        Raises QuotaExceeded when a deduction is more than what is neither spent nor held, InvalidRequest past
-        MAX_AMOUNT.
+        Raises Conflict when a deduction is more than what is neither spent nor held, InvalidRequest past MAX_AMOUNT.
         """
         account = self._prepaid(adjustment)
-        if account.available + adjustment.amount < 0 and adjustment.amount < 0:
-            raise _refusal(account, -adjustment.amount)
+        if adjustment.amount < 0 and account.available + adjustment.amount < 0:
+            raise Conflict(
+                f"The account has {account.available} {account.unit.value} that are neither spent nor held; "
+                f"{-adjustment.amount} cannot be deducted.",
+                details=quota_details(account, -adjustment.amount),
+            )
         if account.balance + adjustment.amount > MAX_AMOUNT:
             raise InvalidRequest(f"A balance may not be over {MAX_AMOUNT}.", param="amount")
         if account.id not in self._accounts:

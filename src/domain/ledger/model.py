@@ -205,7 +205,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjustment:
-    """An administrator's top-up (positive) or deduction (negative) of a prepaid account, made if it is not there yet."""
+    """An administrator's top-up (positive) or deduction (negative) of a prepaid account, which it makes if need be."""
 
     tenant_id: TenantId
     scope: Scope

@@ -60,7 +60,7 @@ class AccountRepository(Protocol):
     async def of_scope(self, scope: Scope, scope_id: UUID) -> list[Account]: ...
 
     async def adjust(self, adjustment: Adjustment) -> Account:
-        """Raises QuotaExceeded, InvalidRequest (see Book.adjust)."""
+        """Raises Conflict, InvalidRequest (see Book.adjust)."""
         ...
 
     async def entries(self, scope: Scope, scope_id: UUID, page: PageRequest) -> Page[Entry]:
@@ -94,5 +94,3 @@ class Auditor(Protocol):
     async def close_expired(self, limit: int = 500) -> int:
         """Expire open holds past their time; returns how many were closed."""
         ...
-
-

@@ -1,0 +1,1 @@
+"""Everything that lets a request in: HTTP and the command line."""

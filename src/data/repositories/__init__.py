@@ -1,0 +1,1 @@
+"""Queries, a module per subject. Rows never leave this room."""

@@ -1,0 +1,1 @@
+"""One completion, whichever way it came in: resolve, hold, call the chain, settle."""

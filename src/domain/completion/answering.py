@@ -1,0 +1,217 @@
+"""An answer being generated, in a task of its own: whoever listens may come and go, the books are kept all the same."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from src.domain.catalog.model import Model, Provider, Usage
+from src.domain.completion.fallback import Trace, as_gateway_error, chain_events
+from src.domain.completion.model import (
+    Call,
+    Failure,
+    Finished,
+    FinishReason,
+    Outcome,
+    TextDelta,
+    UpstreamFailed,
+    WireChunk,
+)
+from src.domain.completion.ports import TokenMeter, Upstreams
+from src.domain.completion.settlement import closing_of, fault_of, usage_record
+from src.domain.ledger.model import CallStatus, Hold
+from src.domain.ledger.ports import Ledger
+from src.shared.clock import Clock
+from src.shared.errors import GatewayError, ProvidersFailed, Unavailable
+from src.shared.money import MicroDollars
+
+Delta = TextDelta | WireChunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerPorts:
+    """What an answer needs while it is generated and when it ends."""
+
+    ledger: Ledger
+    upstreams: Upstreams
+    meter: TokenMeter
+    clock: Clock
+    total_timeout_s: float
+
+
+class Answering:
+    """The events of one answer as they come, kept until it is settled, for any number of listeners."""
+
+    def __init__(self, call: Call, hold: Hold, providers: Mapping[str, Provider], ports: AnswerPorts) -> None:
+        self.call = call
+        self.hold = hold
+        self._providers = providers
+        self._ports = ports
+        self._started_at = ports.clock()
+        self._trace = Trace()
+        self._deltas: list[Delta] = []
+        self._outcome: Outcome | None = None
+        self._broken: GatewayError | None = None
+        self._listeners: set[asyncio.Future[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> "asyncio.Task[None]":
+        """Begin; the caller keeps the task alive and drains it at shutdown."""
+        self._task = asyncio.create_task(self._run(), name=f"answer {self.hold.id}")
+        return self._task
+
+    def cancel(self) -> None:
+        """Stop the upstream; what was generated is charged and kept."""
+        if self._task is not None and self._outcome is None:
+            self._task.cancel()
+
+    async def deltas(self, start: int = 0) -> AsyncGenerator[Delta]:
+        """Deltas from the given position until the answer is settled. Leaving early stops the call unless detached."""
+        try:
+            position = start
+            while True:
+                while position < len(self._deltas):
+                    yield self._deltas[position]
+                    position += 1
+                if self._is_over:
+                    return
+                await self._news()
+        finally:
+            if not self._is_over and not self.call.detached:
+                self.cancel()
+
+    async def outcome(self) -> Outcome:
+        """How it ended, once that is durable. Raises Unavailable when it could not be stored."""
+        while not self._is_over:
+            await self._news()
+        if self._broken is not None:
+            raise self._broken
+        assert self._outcome is not None  # noqa: S101
+        return self._outcome
+
+    @property
+    def _is_over(self) -> bool:
+        return self._outcome is not None or self._broken is not None
+
+    async def _news(self) -> None:
+        listener: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._listeners.add(listener)
+        try:
+            await listener
+        finally:
+            self._listeners.discard(listener)
+
+    def _announce(self) -> None:
+        for listener in tuple(self._listeners):
+            if not listener.done():
+                listener.set_result(None)
+
+    async def _run(self) -> None:
+        outcome = await self._generate()
+        try:
+            closing = closing_of(self.call, self.hold, outcome)
+            row = usage_record(self.call, self.hold, outcome, closing, self._started_at)
+            await self._ports.ledger.close(closing, (row, *self.call.closing(outcome)))
+            self._outcome = outcome
+        except GatewayError as error:
+            self._broken = error
+        except BaseException:
+            self._broken = Unavailable("The answer could not be stored; it was not charged. Try again.")
+            raise
+        finally:
+            self._announce()
+
+    async def _generate(self) -> Outcome:
+        """Call the chain within the total time; every way it can end becomes an outcome."""
+        try:
+            async with asyncio.timeout(self._ports.total_timeout_s):
+                return self._completed(await self._listen())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101
+            task.uncancel()
+            return self._cut_off(CallStatus.CANCELLED, None)
+        except TimeoutError:
+            seconds = f"{self._ports.total_timeout_s:g}"
+            late = UpstreamFailed(Failure.TIMEOUT, f"The provider did not finish within {seconds} seconds.")
+            return self._cut_off(CallStatus.INTERRUPTED, self._error_of(late))
+        except UpstreamFailed as failure:
+            return self._cut_off(CallStatus.INTERRUPTED, self._error_of(failure))
+        except Exception as error:  # noqa: BLE001 - an adapter's own fault must not lose the hold
+            broken = UpstreamFailed(Failure.MALFORMED, "The provider's answer could not be read.")
+            broken.__cause__ = error
+            return self._cut_off(CallStatus.INTERRUPTED, self._error_of(broken))
+
+    def _error_of(self, failure: UpstreamFailed) -> GatewayError:
+        error = as_gateway_error(failure, len(self._trace.attempts))
+        error.__cause__ = failure
+        return error
+
+    async def _listen(self) -> Finished:
+        events = chain_events(
+            self.call.route.models,
+            self._providers,
+            self._ports.upstreams,
+            self.call.chat,
+            self.hold.output_cap,
+            self._trace,
+        )
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event
+                self._deltas.append(event)
+                self._announce()
+        raise UpstreamFailed(Failure.MALFORMED, "The provider's answer had no end.")
+
+    def _generated(self) -> str:
+        """Everything the model wrote so far, read out of wire chunks too."""
+        chunks = [delta for delta in self._deltas if isinstance(delta, WireChunk)]
+        relayed = chunks[0].read_text(b"".join(chunk.data for chunk in chunks)) if chunks else ""
+        return self._plain_text() + relayed
+
+    def _plain_text(self) -> str:
+        return "".join(delta.text for delta in self._deltas if isinstance(delta, TextDelta))
+
+    def _counted(self, model: Model) -> Usage:
+        """Our own count of the prompt and of what was generated."""
+        meter = self._ports.meter
+        prompt = sum(meter.count(message.text, model) for message in self.call.chat.messages)
+        return Usage(input_tokens=prompt, output_tokens=meter.count(self._generated(), model), estimated=True)
+
+    def _completed(self, finished: Finished) -> Outcome:
+        model = self._trace.answering
+        assert model is not None  # noqa: S101 - somebody said Finished
+        fault = fault_of(finished.usage, model)
+        usage = self._counted(model) if finished.usage is None or fault else finished.usage
+        return replace(
+            self._ending(CallStatus.COMPLETED, model, usage),
+            text=self._plain_text(),
+            finish_reason=finished.reason,
+            upstream_model=finished.upstream_model,
+            wire=finished.wire,
+            flags=(fault,) if fault else (),
+        )
+
+    def _cut_off(self, status: CallStatus, error: GatewayError | None) -> Outcome:
+        """Charged for what was delivered; a call that delivered nothing has failed and costs nothing."""
+        reason = FinishReason.CANCELLED if error is None else FinishReason.ERROR
+        model = self._trace.answering
+        if model is None or not self._deltas:
+            error = error or ProvidersFailed("The call was cancelled before the provider answered.")
+            return replace(self._ending(CallStatus.FAILED, model, Usage()), finish_reason=reason, error=error)
+        ending = self._ending(status, model, self._counted(model))
+        return replace(ending, text=self._generated(), finish_reason=reason, error=error)
+
+    def _ending(self, status: CallStatus, model: Model | None, usage: Usage) -> Outcome:
+        return Outcome(
+            status=status,
+            text="",
+            finish_reason=FinishReason.STOP,
+            usage=usage,
+            cost_micro_usd=model.price_at(self._started_at).cost(usage) if model else MicroDollars(0),
+            model=model,
+            upstream_model=None,
+            attempts=tuple(self._trace.attempts),
+            ended_at=self._ports.clock(),
+        )

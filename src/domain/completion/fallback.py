@@ -1,0 +1,103 @@
+"""A chain of models: the first that answers, answers."""
+
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from src.domain.catalog.model import Model, Provider
+from src.domain.completion.model import (
+    ChatRequest,
+    Failure,
+    Finished,
+    TextDelta,
+    UpstreamEvent,
+    UpstreamFailed,
+    UpstreamRequest,
+)
+from src.domain.completion.ports import ChatModel, Upstreams
+from src.domain.ledger.model import Attempt
+from src.shared.errors import GatewayError, InvalidRequest, ProvidersFailed, ProvidersTimedOut
+
+TRIES_PER_MODEL = 2
+"""A connection that was dropped before it answered is tried once more: kept-alive connections die of old age."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """What has been tried so far, and which model is answering."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    answering: Model | None = None
+    last: UpstreamFailed | None = None
+
+    def note(self, model: Model, outcome: str, started_s: float, status: int | None = None) -> None:
+        """Remember an attempt."""
+        duration_ms = int((time.monotonic() - started_s) * 1000)
+        self.attempts.append(Attempt(model=model.name, outcome=outcome, duration_ms=duration_ms, status=status))
+
+    def failed(self, model: Model, failure: UpstreamFailed, started_s: float) -> None:
+        """Remember an attempt that failed."""
+        self.last = failure
+        self.note(model, failure.kind.value, started_s, failure.status)
+
+
+async def chain_events(
+    models: Sequence[Model],
+    providers: Mapping[str, Provider],
+    upstreams: Upstreams,
+    chat: ChatRequest,
+    output_cap: int | None,
+    trace: Trace,
+) -> AsyncGenerator[UpstreamEvent]:
+    """The events of the first model that gives any. Raises UpstreamFailed: the last failure, or one mid-stream.
+
+    Falls through on technical failures and on what a model cannot do; never on the caller's own mistake and never after
+    the first event.
+    """
+    for model in models:
+        request = UpstreamRequest(model=model, chat=chat, output_cap=output_cap)
+        for tries_left in reversed(range(TRIES_PER_MODEL)):
+            started_s = time.monotonic()
+            try:
+                upstream = upstreams.chat_model(model, providers[model.provider])
+                async with aclosing(_events_of(upstream, request)) as events:
+                    async for event in events:
+                        trace.answering = model
+                        yield event
+                trace.note(model, "ok", started_s)
+                return
+            except UpstreamFailed as failure:
+                trace.failed(model, failure, started_s)
+                if trace.answering is not None or failure.kind is Failure.CALLER:
+                    raise
+                if failure.kind is not Failure.DROPPED or not tries_left:
+                    break
+    assert trace.last is not None  # noqa: S101 - a route is never empty
+    raise trace.last
+
+
+async def _events_of(upstream: ChatModel, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
+    """Whole answers and streams as the same kind of events."""
+    if not request.chat.stream:
+        reply = await upstream.complete(request)
+        if reply.text:
+            yield TextDelta(reply.text)
+        yield reply.finished
+        return
+    async with aclosing(upstream.stream(request)) as events:
+        async for event in events:
+            yield event
+            if isinstance(event, Finished):
+                return
+    raise UpstreamFailed(Failure.DROPPED, "The provider's stream ended before the answer did.")
+
+
+def as_gateway_error(failure: UpstreamFailed, tried: int) -> GatewayError:
+    """What the caller is told when the chain is exhausted."""
+    if failure.kind in (Failure.CALLER, Failure.UNSUPPORTED):
+        return InvalidRequest(failure.message)
+    details = {"attempts": tried, "reason": failure.kind.value}
+    if failure.kind is Failure.TIMEOUT:
+        return ProvidersTimedOut(failure.message, details=details)
+    return ProvidersFailed(failure.message, details=details)

@@ -1,0 +1,208 @@
+"""What is asked of a model, what it streams back, and how a call ends."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from src.domain.catalog.model import Model, ProviderKind, Route, Usage
+from src.domain.identity.model import Principal
+from src.domain.ledger.model import Attempt, CallStatus, Record
+from src.shared.errors import GatewayError
+from src.shared.money import MicroDollars
+
+
+class ChatRole(StrEnum):
+    """Who said it."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessage:
+    """One utterance, as plain text."""
+
+    role: ChatRole
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """How to answer. None leaves it to the model."""
+
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireBody:
+    """A client's body in its own dialect, for an upstream that speaks the same: forwarded with every field it has.
+
+    `same_dialect_only` names what the body carries that cannot be translated; an upstream of another dialect refuses.
+    `wants_usage`: the client asked for usage in its stream.
+    """
+
+    dialect: ProviderKind
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    same_dialect_only: tuple[str, ...] = ()
+    wants_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """A conversation to continue. Where `wire` is there, `messages` is the same conversation in our words."""
+
+    messages: tuple[ChatMessage, ...]
+    parameters: Parameters = Parameters()
+    stream: bool = False
+    wire: WireBody | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRequest:
+    """A chat request for one model. A non-None `output_cap` must be sent upstream: the hold covers no more."""
+
+    model: Model
+    chat: ChatRequest
+    output_cap: int | None = None
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The limit to send: the hold's cap, never above the model's own maximum, else the client's own wish."""
+        if self.output_cap is None:
+            return self.chat.parameters.max_output_tokens
+        return min(self.output_cap, self.model.max_output)
+
+
+class FinishReason(StrEnum):
+    """Why a model stopped."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Some more of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WireChunk:
+    """Bytes of the upstream's own stream, complete events only, to be handed on untouched.
+
+    `read_text` finds the generated text in such bytes; it is asked only where an answer was cut off.
+    """
+
+    data: bytes
+    read_text: Callable[[bytes], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The upstream's last word. `usage` is None where it reported none, and unchecked: providers lie.
+
+    `wire` holds the bytes to hand on once the call is settled: the whole body, or a stream's last events.
+    """
+
+    reason: FinishReason
+    usage: Usage | None = None
+    upstream_model: str | None = None
+    wire: bytes | None = None
+
+
+UpstreamEvent = TextDelta | WireChunk | Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer at once."""
+
+    text: str
+    finished: Finished
+
+
+class Failure(StrEnum):
+    """What went wrong upstream, in one word; stored with the attempt."""
+
+    CONNECT = "connect"
+    DROPPED = "dropped"
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    SERVER = "server_error"
+    MALFORMED = "malformed"
+    CREDENTIALS = "credentials"
+    UNKNOWN_MODEL = "unknown_model"
+    UNSUPPORTED = "unsupported"
+    CALLER = "bad_request"
+
+
+class UpstreamFailed(Exception):
+    """An upstream call failed. The message may be shown to the caller: it holds no secret and no upstream address."""
+
+    def __init__(
+        self, kind: Failure, message: str, *, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer."""
+
+    status: CallStatus
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    cost_micro_usd: MicroDollars
+    model: Model | None
+    upstream_model: str | None
+    attempts: Sequence[Attempt]
+    ended_at: datetime
+    wire: bytes | None = None
+    error: GatewayError | None = None
+    flags: tuple[str, ...] = ()
+
+
+def no_records(_: Outcome) -> Sequence[Record]:
+    """For calls that keep no messages."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One completion to be made, and the rows that belong to it.
+
+    `opening` commits with the hold, `closing` with the settlement. A detached call goes on when nobody listens.
+    """
+
+    principal: Principal
+    route: Route
+    chat: ChatRequest
+    endpoint: str
+    request_id: str
+    opening: Sequence[Record] = ()
+    closing: Callable[[Outcome], Sequence[Record]] = no_records
+    dialog_id: UUID | None = None
+    message_id: UUID | None = None
+    detached: bool = False

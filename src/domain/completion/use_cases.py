@@ -1,0 +1,128 @@
+"""The one way in for every completion: resolve, hold, call, settle."""
+
+import asyncio
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import timedelta
+
+from src.domain.catalog.model import Catalog, Model, Route
+from src.domain.catalog.ports import CatalogView
+from src.domain.completion.answering import Answering, AnswerPorts
+from src.domain.completion.model import Call
+from src.domain.identity.model import Principal
+from src.domain.ledger.model import Demand, HoldId, HoldRequest
+from src.shared.errors import NotAllowed, Unavailable
+from src.shared.ids import new_id
+
+HOLD_GRACE_S = 60.0
+"""How long a hold outlives the longest call: time for the settlement of a slow database."""
+
+
+class TaskKeeper:
+    """Keeps answers alive while nobody awaits them, and ends them at shutdown."""
+
+    def __init__(self, *, most: int) -> None:
+        self._most = most
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining
+
+    @property
+    def running(self) -> Set[asyncio.Task[None]]:
+        return self._tasks
+
+    def admit(self) -> None:
+        """Raises Unavailable while shutting down, or with too many answers under way."""
+        if self._draining:
+            raise Unavailable("The gateway is shutting down; try again in a moment.")
+        if len(self._tasks) >= self._most:
+            raise Unavailable(f"{self._most} answers are under way; try again in a moment.")
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Hold on to a task until it is done."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def stop_admitting(self) -> None:
+        """From now on every new call is refused."""
+        self._draining = True
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for running answers; those that outlast the time are cut off, settled for what they delivered."""
+        self._draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        late = set(self._tasks)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=timeout_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionPorts:
+    """What completions are made with."""
+
+    answers: AnswerPorts
+    catalog: CatalogView
+    keeper: TaskKeeper
+
+
+def resolve(catalog: Catalog, principal: Principal, name: str | None) -> Route:
+    """The route of a public name, for this principal.
+
+    Raises NotFound for an unknown model, NotAllowed where the API key is scoped to others.
+    """
+    chosen = catalog.name_or_default(name)
+    if not principal.may_use_model(chosen):
+        raise NotAllowed(f"This API key may not use the model {chosen[:200]!r}.", param="model")
+    return catalog.route(chosen)
+
+
+async def begin(call: Call, ports: CompletionPorts) -> Answering:
+    """Hold the worst case and start generating; the answer goes on in a task of its own.
+
+    Raises QuotaExceeded or Unavailable; then nothing was called and nothing is owed.
+    """
+    ports.keeper.admit()
+    hold = await ports.answers.ledger.open(await _hold_request(call, ports.answers), call.opening)
+    answering = Answering(call, hold, ports.catalog.current().providers, ports.answers)
+    ports.keeper.keep(answering.start())
+    return answering
+
+
+async def _hold_request(call: Call, ports: AnswerPorts) -> HoldRequest:
+    now = ports.clock()
+    prompt = 0
+    for model in call.route.models:
+        prompt = max(prompt, await ports.meter.prompt_bound(call.chat, model))
+    rates = [model.price_at(now).worst_rates(prompt) for model in call.route.models]
+    return HoldRequest(
+        id=HoldId(new_id()),
+        tenant_id=call.principal.tenant_id,
+        user_id=call.principal.user_id,
+        api_key_id=call.principal.api_key.id if call.principal.api_key else None,
+        model=call.route.name,
+        request_id=call.request_id,
+        demand=Demand(
+            prompt_tokens=prompt,
+            output_tokens=_wished_output(call),
+            rates=(max(rate[0] for rate in rates), max(rate[1] for rate in rates)),
+        ),
+        at=now,
+        expires_at=now + timedelta(seconds=ports.total_timeout_s + HOLD_GRACE_S),
+    )
+
+
+def _wished_output(call: Call) -> int:
+    most = max(model.max_output for model in call.route.models)
+    wish = call.chat.parameters.max_output_tokens
+    return most if wish is None else min(wish, most)
+
+
+def smallest_window(models: tuple[Model, ...]) -> int:
+    """The context window that every model of a route has."""
+    return min(model.context_window for model in models)

@@ -1,0 +1,1 @@
+"""The response cache, in memory or in Redis."""
