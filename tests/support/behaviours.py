@@ -1,0 +1,143 @@
+"""What a scripted provider may do with a request: answer it, or fail in one of the ways providers fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Finish = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the provider claims was used; alone, it is a behaviour: the echo answer with this claim.
+
+    `input` counts every prompt token, cached ones included; `output` counts every generated token, reasoning
+    included. Each dialect's wire fields are derived from these (Anthropic's `input_tokens` leaves the cached
+    ones out, Google's `candidatesTokenCount` leaves the reasoning out). Nothing is checked: lies are the point.
+    """
+
+    input: int
+    output: int
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoUsage:
+    """The echo answer without any usage; also fits `Answer(usage=NoUsage())`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A proper answer.
+
+    `text` None echoes: `"echo: " + the last user text`; an answer of tool calls alone has no text. A streamed
+    answer sends `chunks`, by default one word each. Unless `usage` says otherwise, tokens are whitespace words.
+    `finish` defaults to what fits. An answer longer than the request's output cap is cut at it and finishes with
+    `length`, unless `ignores_cap`. `delay_s` passes before the first byte, `chunk_delay_s` before each content
+    chunk after the first. With a `gate`, the answer waits for that event: before its first byte, or after
+    `gate_after` content chunks.
+    """
+
+    text: str | None = None
+    chunks: tuple[str, ...] | None = None
+    usage: Usage | NoUsage | None = None
+    finish: Finish | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    delay_s: float = 0.0
+    chunk_delay_s: float = 0.0
+    model: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    ignores_cap: bool = False
+    gate: asyncio.Event | None = None
+    gate_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail:
+    """An error status; `body` None is the provider's own envelope, anything but bytes is sent as JSON."""
+
+    status: int = 503
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    message: str = "scripted failure"
+    code: str | None = None
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Silence for `seconds`, then the connection is closed. With `after`, n chunks of a stream come first."""
+
+    seconds: float = 30.0
+    after: int | None = None
+    answer: Answer = field(default_factory=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class ResetBeforeAnswer:
+    """The request is read, then the connection is reset (RST) without a byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutAfter:
+    """The connection is dropped after n content chunks of a stream, or in the middle of a whole body."""
+
+    chunks: int = 1
+    answer: Answer = field(default_factory=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Something that is no answer at all, as a misconfigured proxy sends it."""
+
+    body: bytes = b"<html>not an API</html>"
+    content_type: str = "text/html"
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedChunk:
+    """After n content chunks one `data:` line is broken JSON and the stream ends; a whole body is cut JSON."""
+
+    after: int = 1
+    answer: Answer = field(default_factory=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent:
+    """After n content chunks the provider's own mid-stream error event; not streamed, it is that error status."""
+
+    after: int = 1
+    status: int = 503
+    message: str = "scripted failure in the stream"
+    answer: Answer = field(default_factory=Answer)
+
+
+Behaviour: TypeAlias = (
+    Answer | Usage | NoUsage | Fail | Hang | ResetBeforeAnswer | CutAfter | Garbage | MalformedChunk | ErrorEvent
+)
+
+
+def answer_of(behaviour: Behaviour) -> Answer:
+    """The proper answer a behaviour begins with, or would have given."""
+    match behaviour:
+        case Answer():
+            return behaviour
+        case Usage() | NoUsage():
+            return Answer(usage=behaviour)
+        case Hang() | CutAfter() | MalformedChunk() | ErrorEvent():
+            return behaviour.answer
+        case Fail() | Garbage() | ResetBeforeAnswer():
+            return Answer()
