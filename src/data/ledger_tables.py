@@ -1,0 +1,146 @@
+"""The tables of the ledger.
+
+Holds, lines, entries and usage have no foreign keys: they outlive dialogs and users, every check would lock a hot
+parent row, and entries and usage must be free to be partitioned by time. One code path writes them, the auditor proves
+them.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+from src.data.tables import metadata
+from src.data.types import EnumText, JsonValue, UtcDateTime
+from src.domain.ledger.model import CallStatus, EntryKind, HoldState, Scope, Unit, Window
+
+# `model` and `period` are "" for none, so that uniqueness sees them.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
+    Column("scope", EnumText(Scope), nullable=False),
+    Column("scope_id", Uuid, nullable=False),
+    Column("unit", EnumText(Unit), nullable=False),
+    Column("window", EnumText(Window), nullable=False),
+    Column("period", String(16), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("balance", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    UniqueConstraint(
+        "tenant_id", "scope", "scope_id", "unit", "window", "model", "period", name="uq_accounts_identity"
+    ),
+    CheckConstraint("balance >= 0", name="balance_not_negative"),
+    CheckConstraint("held >= 0", name="held_not_negative"),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("api_key_id", Uuid),
+    Column("model", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("output_cap_tokens", BigInteger),
+    Column("state", EnumText(HoldState), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Index(
+        "ix_holds_open",
+        "expires_at",
+        postgresql_where=text("state = 'open'"),
+        sqlite_where=text("state = 'open'"),
+    ),
+)
+
+hold_lines = Table(
+    "hold_lines",
+    metadata,
+    Column("hold_id", Uuid, nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("unit", EnumText(Unit), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    PrimaryKeyConstraint("hold_id", "account_id"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("unit", EnumText(Unit), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("kind", EnumText(EntryKind), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("hold_id", Uuid),
+    Column("message_id", Uuid),
+    Column("request_id", Text),
+    Column("model", Text),
+    Column("reason", Text),
+    Column("actor_id", Uuid),
+    Index(None, "account_id", "id"),
+)
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("api_key_id", Uuid),
+    Column("hold_id", Uuid, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("requested_model", Text, nullable=False),
+    Column("model", Text),
+    Column("provider", Text),
+    Column("status", EnumText(CallStatus), nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cache_read_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("cost_micro_usd", BigInteger, nullable=False),
+    Column("attempts", JsonValue, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+    Column("dialog_id", Uuid),
+    Column("message_id", Uuid),
+    Column("flags", JsonValue, nullable=False),
+    Index(None, "tenant_id", "user_id", "id"),
+)
+
+# Usage summed by day. `api_key_id` is the nil UUID where no key was used.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("tenant_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("api_key_id", Uuid, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_micro_usd", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "day", "model", "api_key_id"),
+)
