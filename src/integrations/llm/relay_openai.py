@@ -1,0 +1,190 @@
+"""OpenAI's chat completions, as the relay lane reads and changes them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from src.domain.catalog.model import Usage
+from src.domain.completion.model import Finished, FinishReason, Reply, UpstreamRequest
+from src.integrations.llm import relay_failures
+from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
+
+CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+
+_REASONS = {
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "error": FinishReason.ERROR,
+}
+
+
+def body_for(request: UpstreamRequest, wire_body: Mapping[str, Any], cap_field: str) -> dict[str, Any]:
+    """The client's body with the model, the output cap and the usage option changed; the client's own is untouched."""
+    body = {**wire_body, "model": request.model.upstream}
+    if request.output_cap is not None:
+        _cap(body, request.output_cap, request.model.max_output, cap_field)
+    if request.chat.stream:
+        options = body.get("stream_options")
+        body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return body
+
+
+def _cap(body: dict[str, Any], output_cap: int, max_output: int, cap_field: str) -> None:
+    """Every choice generates its own output, so the choices share the cap. The client's smaller wish stays."""
+    limit = max(1, min(output_cap // choices_of(body), max_output))
+    for name in [name for name in CAP_FIELDS if name in body] or [cap_field]:
+        wish = body.get(name)
+        body[name] = min(wish, limit) if isinstance(wish, int) and wish > 0 else limit
+
+
+def choices_of(body: Mapping[str, Any]) -> int:
+    """How many answers are asked for; lenient servers also take "2" and 2.0."""
+    try:
+        return max(1, int(float(body.get("n") or 1)))
+    except (TypeError, ValueError, OverflowError):
+        return 1
+
+
+def read_reply(data: bytes) -> Reply:
+    """A whole answer. Raises UpstreamFailed where the body is none."""
+    body = parsed(data)
+    if not isinstance(body, dict):
+        raise relay_failures.malformed("The provider's answer is not JSON.")
+    if body.get("error"):
+        raise relay_failures.of_error_object(body["error"])
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise relay_failures.malformed("The provider's answer has no choices.")
+    usage = read_usage(body.get("usage"))
+    finished = Finished(
+        reason=_reason(choices[0].get("finish_reason")), usage=usage, upstream_model=_model(body), wire=data
+    )
+    return Reply(text=_reply_text(choices, counted=usage is not None), finished=finished)
+
+
+def _reply_text(choices: list[Any], *, counted: bool) -> str:
+    """What a reader sees; where tokens must be counted from the text, everything that was generated."""
+    messages = [choice.get("message") for choice in choices if isinstance(choice, dict)]
+    if counted:
+        first = messages[0] if isinstance(messages[0], dict) else {}
+        return _text(first.get("content")) or _text(first.get("refusal"))
+    return "".join(text for message in messages for text in _generated(message))
+
+
+def read_usage(value: Any) -> Usage | None:
+    """Reported tokens, unchecked; None where they are missing or no numbers."""
+    if not isinstance(value, dict):
+        return None
+    input_tokens, output_tokens = value.get("prompt_tokens"), value.get("completion_tokens", 0)
+    if not isinstance(input_tokens, int) or not isinstance(output_tokens, int):
+        return None
+    details = value.get("prompt_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    return Usage(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cache_read_tokens=_count(details.get("cached_tokens")),
+        cache_write_tokens=_count(details.get("cache_write_tokens")),
+    )
+
+
+def read_text(data: bytes) -> str:
+    """Everything generated in some events: content, refusal, reasoning and the arguments of tool calls."""
+    return "".join(
+        text
+        for payload in payloads_of(data)
+        for choice in _choices(payload)
+        for text in _generated(choice.get("delta"))
+    )
+
+
+def _generated(message: Any) -> Iterator[str]:
+    if not isinstance(message, dict):
+        return
+    for name in ("reasoning_content", "reasoning", "content", "refusal"):
+        yield _text(message.get(name))
+    calls = message.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for function in (*functions, message.get("function_call")):
+        if isinstance(function, dict):
+            yield _text(function.get("arguments"))
+
+
+def _text(value: Any) -> str:
+    """Plain text, or the texts of a list of parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(_text(part.get("text") or part.get("thinking")) for part in value if isinstance(part, dict))
+    return ""
+
+
+class OpenAIReader(TailReader):
+    """Passes everything on up to the usage chunk, which only those get who asked for it."""
+
+    # Many servers write `"usage":null` and `"finish_reason":null` into every chunk: only filled fields are marks.
+    marks = (b'"finish_reason":"', b'"finish_reason": "', b'"prompt_tokens"', b'"error"', b"[DONE]")
+
+    def __init__(self, *, wants_usage: bool, choices: int) -> None:
+        super().__init__()
+        self._wants_usage = wants_usage
+        self._choices = choices
+        self._ended: set[Any] = set()
+        self._reason: FinishReason | None = None
+        self._usage: Usage | None = None
+        self._model: str | None = None
+
+    def look(self, payload: dict[str, Any]) -> bool:
+        if payload.get("error"):
+            self.failure = relay_failures.of_error_object(payload["error"])
+            return False
+        self._model = self._model or _model(payload)
+        choices = _choices(payload)
+        for choice in choices:
+            self._note_end(choice)
+        usage = read_usage(payload.get("usage"))
+        self._usage = usage or self._usage
+        if choices:
+            self._holding = False
+        elif usage is not None:
+            self.hold()
+            return self._wants_usage
+        return True
+
+    def _note_end(self, choice: dict[str, Any]) -> None:
+        said = choice.get("finish_reason")
+        if isinstance(said, str):
+            self._ended.add(choice.get("index") if isinstance(choice.get("index"), int) else 0)
+            self._reason = self._reason or _reason(said)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_over or len(self._ended) >= self._choices
+
+    @property
+    def is_settled(self) -> bool:
+        return self.is_complete and self._holding
+
+    def finished(self) -> Finished:
+        return Finished(
+            reason=self._reason or FinishReason.STOP, usage=self._usage, upstream_model=self._model, wire=self.held
+        )
+
+
+def _choices(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+    choices = payload.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _reason(said: Any) -> FinishReason:
+    return _REASONS.get(said, FinishReason.STOP) if isinstance(said, str) else FinishReason.STOP
+
+
+def _model(payload: Mapping[str, Any]) -> str | None:
+    model = payload.get("model")
+    return model if isinstance(model, str) and model else None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
