@@ -32,6 +32,11 @@ class TokenVerifier(Protocol):
 class TokenIssuer(Protocol):
     """Makes access tokens for password logins."""
 
+    @property
+    def access_ttl_s(self) -> float:
+        """How long an access token should live."""
+        ...
+
     def issue(self, claims: Claims) -> str:
         """Raises NotAllowed when this gateway has no key to sign with."""
         ...
@@ -68,11 +73,20 @@ class IdentityRepository(Protocol):
 
     async def users(self, page: PageRequest) -> Page[User]: ...
 
-    async def add_key(self, key: ApiKey) -> None: ...
+    async def add_key(self, key: ApiKey) -> None:
+        """Raises Conflict when there is a key with the same secret."""
+        ...
 
     async def key(self, key_id: ApiKeyId) -> ApiKey | None: ...
 
     async def keys(self, page: PageRequest, *, user_id: UserId | None) -> Page[ApiKey]: ...
+
+    async def replace_secret(self, key_id: ApiKeyId, *, old: bytes, new: bytes, prefix: str) -> bool:
+        """Swap the secret of a key that is not revoked where it still is `old`; False where it is not.
+
+        The key keeps its id, and with it its quotas and its usage.
+        """
+        ...
 
     async def revoke_key(self, key_id: ApiKeyId, at: datetime) -> None: ...
 
@@ -85,6 +99,10 @@ class IdentityRepository(Protocol):
         ...
 
     async def revoke_session(self, session_id: UUID, at: datetime) -> None: ...
+
+    async def revoke_sessions(self, user_id: UserId, at: datetime) -> None:
+        """End every session of the user that has not ended yet."""
+        ...
 
 
 class Directory(Protocol):
@@ -102,11 +120,15 @@ class Directory(Protocol):
 
     async def tenants(self, page: PageRequest) -> Page[Tenant]: ...
 
-    async def key_by_hmac(self, secret_hmac: bytes) -> tuple[Tenant, User, ApiKey] | None: ...
+    async def key_by_hmac(self, secret_hmac: bytes) -> tuple[Tenant, User, ApiKey] | None:
+        """Revoked and expired keys, disabled users and tenants included: the caller judges them."""
+        ...
+
+    async def key_anywhere(self, key_id: ApiKeyId) -> ApiKey | None:
+        """For platform admins only: a key of whichever tenant."""
+        ...
 
     async def users_by_email(self, email: str) -> list[tuple[Tenant, User]]: ...
-
-    async def session_by_refresh(self, refresh_hmac: bytes) -> Session | None: ...
 
     async def user_anywhere(self, user_id: UserId) -> User | None:
         """For platform admins only: a user of whichever tenant."""
