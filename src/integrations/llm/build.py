@@ -1,0 +1,148 @@
+"""From catalog rows to models that can be called."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from urllib.parse import urlsplit
+
+from src.domain.catalog.model import Model, Provider, ProviderKind
+from src.domain.completion.model import Failure, Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
+from src.domain.completion.ports import ChatModel, Upstreams
+from src.integrations.llm.anthropic_messages import AnthropicMessages
+from src.integrations.llm.builtin import BuiltinModel
+from src.integrations.llm.builtin_server import BuiltinServer
+from src.integrations.llm.clients import ProviderClients
+from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, key_settings
+from src.integrations.llm.google_genai import GoogleGenAI
+from src.integrations.llm.openai_chat import MAX_COMPLETION_TOKENS, MAX_TOKENS, OpenAIChat
+from src.integrations.llm.relay import Relay, Target
+
+DEFAULT_CONNECT_TIMEOUT_S = 5.0
+DEFAULT_READ_TIMEOUT_S = 120.0
+
+_OPENAI_HOST = "api.openai.com"
+
+
+class ProviderModels(Upstreams):
+    """Providers as they are configured here.
+
+    `secrets` maps the names of key settings (OPENAI_API_KEY, ...) to keys, `base_urls` those of address settings
+    (OPENAI_BASE_URL, ...) to addresses; a catalog row's own base URL comes before them. `builtin` None switches the
+    built-in model off. The read timeout is the longest silence of a provider, not the length of an answer.
+    """
+
+    def __init__(
+        self,
+        secrets: Mapping[str, str],
+        base_urls: Mapping[str, str] | None = None,
+        connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
+        read_timeout_s: float = DEFAULT_READ_TIMEOUT_S,
+        builtin: BuiltinServer | None = None,
+    ) -> None:
+        self._secrets = secrets
+        self._base_urls = base_urls or {}
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._builtin = builtin
+        self._clients = ProviderClients(connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s)
+
+    def chat_model(self, model: Model, provider: Provider) -> ChatModel:
+        """Raises UpstreamFailed (credentials) where the provider's key, or the built-in model, is missing."""
+        if provider.kind is ProviderKind.BUILTIN:
+            return self._builtin_model()
+        api_key = self._api_key(provider)
+        base_url = self._base_url(provider)
+        match provider.kind:
+            case ProviderKind.OPENAI:
+                return self._openai(base_url, api_key, _cap_field(provider, base_url))
+            case ProviderKind.ANTHROPIC:
+                return self._anthropic(base_url, api_key)
+            case ProviderKind.GOOGLE:
+                return GoogleGenAI(self._clients.google(base_url, api_key))
+
+    def is_ready(self, provider: Provider) -> bool:
+        """Whether its key is configured; the built-in model always has at least its fallback."""
+        if provider.kind is ProviderKind.BUILTIN:
+            return self._builtin is not None
+        names = key_settings(provider)
+        return not names or any(self._secrets.get(name) for name in names)
+
+    async def close(self) -> None:
+        """Close every connection and end the built-in model's process."""
+        await self._clients.close()
+        if self._builtin is not None:
+            await self._builtin.close()
+
+    def _builtin_model(self) -> ChatModel:
+        if self._builtin is None:
+            raise UpstreamFailed(Failure.CREDENTIALS, "The built-in model is switched off here.")
+        return BuiltinModel(self._builtin, lambda base_url: self._openai(base_url, None, MAX_TOKENS))
+
+    def _openai(self, base_url: str, api_key: str | None, cap_field: str) -> ChatModel:
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        return SameDialectRelayed(
+            ProviderKind.OPENAI,
+            OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field),
+            lambda: self._relay(ProviderKind.OPENAI, f"{base_url}/chat/completions", headers, cap_field),
+        )
+
+    def _anthropic(self, base_url: str, api_key: str | None) -> ChatModel:
+        headers = {"x-api-key": api_key} if api_key else {}
+        return SameDialectRelayed(
+            ProviderKind.ANTHROPIC,
+            AnthropicMessages(self._clients.anthropic(base_url, api_key)),
+            lambda: self._relay(ProviderKind.ANTHROPIC, f"{base_url}/v1/messages", headers, MAX_TOKENS),
+        )
+
+    def _relay(self, dialect: ProviderKind, url: str, headers: Mapping[str, str], cap_field: str) -> ChatModel:
+        return Relay(
+            self._clients.session,
+            Target(dialect=dialect, url=url, headers=headers, cap_field=cap_field),
+            connect_timeout_s=self._connect_timeout_s,
+            read_timeout_s=self._read_timeout_s,
+        )
+
+    def _api_key(self, provider: Provider) -> str | None:
+        names = key_settings(provider)
+        if not names:
+            return None
+        key = next((key for name in names if (key := self._secrets.get(name))), None)
+        if key is None:
+            raise UpstreamFailed(
+                Failure.CREDENTIALS,
+                f"The provider {provider.name} has no API key here: an operator must set {' or '.join(names)}.",
+            )
+        return key
+
+    def _base_url(self, provider: Provider) -> str:
+        setting = base_url_setting(provider)
+        configured = self._base_urls.get(setting) if setting else None
+        base_url = provider.base_url or configured or default_base_url(provider)
+        assert base_url is not None  # noqa: S101 - only the built-in model has none
+        return base_url.rstrip("/")
+
+
+class SameDialectRelayed(ChatModel):
+    """Bodies in the provider's own dialect are relayed as they are; everything else is translated."""
+
+    def __init__(self, dialect: ProviderKind, translated: ChatModel, relay: Callable[[], ChatModel]) -> None:
+        self._dialect = dialect
+        self._translated = translated
+        self._relay = relay
+
+    async def complete(self, request: UpstreamRequest) -> Reply:
+        return await self._model_for(request).complete(request)
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
+        async with aclosing(self._model_for(request).stream(request)) as events:
+            async for event in events:
+                yield event
+
+    def _model_for(self, request: UpstreamRequest) -> ChatModel:
+        wire = request.chat.wire
+        return self._relay() if wire is not None and wire.dialect is self._dialect else self._translated
+
+
+def _cap_field(provider: Provider, base_url: str) -> str:
+    """OpenAI itself wants another field than the servers that are compatible with it."""
+    is_openai = provider.name == "openai" or urlsplit(base_url).hostname == _OPENAI_HOST
+    return MAX_COMPLETION_TOKENS if is_openai else MAX_TOKENS

@@ -1,0 +1,190 @@
+"""What goes wrong upstream, in the domain's words: statuses, error names and transport errors become UpstreamFailed."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time
+
+import httpx2
+from pydantic import ValidationError
+
+from src.domain.completion.model import Failure, UpstreamFailed, UpstreamRequest
+
+MAX_MESSAGE_CHARS = 500
+MAX_CAUSES = 8
+
+_BY_STATUS = {
+    400: Failure.CALLER,
+    401: Failure.CREDENTIALS,
+    402: Failure.CREDENTIALS,
+    403: Failure.CREDENTIALS,
+    404: Failure.UNKNOWN_MODEL,
+    408: Failure.TIMEOUT,
+    413: Failure.CALLER,
+    422: Failure.CALLER,
+    429: Failure.RATE_LIMITED,
+    504: Failure.TIMEOUT,
+}
+"""402 and an exhausted balance are the operator's to mend, like a refused key."""
+
+_BY_NAME = {
+    "invalid_request_error": Failure.CALLER,
+    "exceed_context_size_error": Failure.CALLER,
+    "context_length_exceeded": Failure.CALLER,
+    "request_too_large": Failure.CALLER,
+    "authentication_error": Failure.CREDENTIALS,
+    "permission_error": Failure.CREDENTIALS,
+    "billing_error": Failure.CREDENTIALS,
+    "invalid_api_key": Failure.CREDENTIALS,
+    "not_found_error": Failure.UNKNOWN_MODEL,
+    "model_not_found": Failure.UNKNOWN_MODEL,
+    "rate_limit_error": Failure.RATE_LIMITED,
+    "rate_limit_exceeded": Failure.RATE_LIMITED,
+    "insufficient_quota": Failure.RATE_LIMITED,
+    "timeout_error": Failure.TIMEOUT,
+}
+
+_SENTENCES = {
+    Failure.CONNECT: "The provider could not be reached.",
+    Failure.DROPPED: "The connection to the provider was lost.",
+    Failure.TIMEOUT: "The provider did not answer in time.",
+    Failure.RATE_LIMITED: "The provider is limiting the gateway's rate. Try again later.",
+    Failure.SERVER: "The provider failed.",
+    Failure.MALFORMED: "The provider's answer could not be read.",
+    Failure.CREDENTIALS: "The provider refused the gateway's credentials: an operator must check them.",
+    Failure.UNKNOWN_MODEL: "The provider does not know the model.",
+    Failure.UNSUPPORTED: "The provider cannot do what was asked.",
+    Failure.CALLER: "The provider refused the request.",
+}
+
+_OPERATORS_FAULT = re.compile(r"API_KEY_INVALID|api key not valid|api key expired|credit balance is too low", re.I)
+"""Refusals with status 400 that are no mistake of the caller."""
+
+_SECRET_OR_ADDRESS = re.compile(
+    r"[a-z][a-z0-9+.-]*://\S+|\b(?:sk|pk|rk|gsk|xai)-[\w*.-]{6,}|\bAIza[\w-]{10,}|\bBearer\s+\S+", re.I
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a provider said instead of an answer. `names` are its own words for it: error types and codes."""
+
+    status: int | None
+    message: str
+    names: tuple[str, ...] = ()
+    headers: Mapping[str, str] | None = None
+
+
+ReadRefusal = Callable[[Exception], Refusal | None]
+"""Finds the refusal in an SDK's exception; None where the exception is none of the SDK's refusals."""
+
+
+@contextmanager
+def upstream_errors(read_refusal: ReadRefusal) -> Iterator[None]:
+    """Every exception inside becomes an UpstreamFailed, whose cause it is."""
+    try:
+        yield
+    except UpstreamFailed:
+        raise
+    except Exception as error:
+        refusal = read_refusal(error)
+        failed = refused(refusal) if refusal is not None else failed_with(_kind_of(error))
+        raise failed from error
+
+
+def failed_with(kind: Failure, *, status: int | None = None, retry_after_s: float | None = None) -> UpstreamFailed:
+    """A failure with the standing sentence for its kind."""
+    return UpstreamFailed(kind, _SENTENCES[kind], status=status, retry_after_s=retry_after_s)
+
+
+def refused(refusal: Refusal) -> UpstreamFailed:
+    """The failure a refusal stands for. Only what the caller can mend is told in the provider's words."""
+    kind = _kind_of_refusal(refusal)
+    status = refusal.status if refusal.status != 200 else None
+    if kind is Failure.CALLER:
+        return UpstreamFailed(kind, public_message(refusal.message) or _SENTENCES[kind], status=status)
+    return failed_with(kind, status=status, retry_after_s=retry_after_s(refusal.headers or {}))
+
+
+def refuse_untranslatable(request: UpstreamRequest) -> None:
+    """Raises UpstreamFailed (unsupported) where the client's own body carries more than text."""
+    wire = request.chat.wire
+    if wire is not None and wire.same_dialect_only:
+        carried = ", ".join(wire.same_dialect_only)
+        raise UpstreamFailed(
+            Failure.UNSUPPORTED,
+            f"Parts of the request cannot be translated for the model {request.model.name}: {carried}; "
+            "use a model whose provider speaks this dialect.",
+        )
+
+
+def public_message(text: str) -> str:
+    """A provider's message fit for callers: one line, without keys and addresses, at most 500 characters."""
+    line = " ".join(_SECRET_OR_ADDRESS.sub("[...]", text[: 8 * MAX_MESSAGE_CHARS]).split())
+    return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 3] + "..."
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as the headers say: retry-after-ms, or retry-after as seconds or date; None where they do not."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    if seconds is not None or value is None:
+        return seconds
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except ValueError:
+        return None
+
+
+def _number(value: str | None) -> float | None:
+    """A finite number that is not negative."""
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _kind_of_refusal(refusal: Refusal) -> Failure:
+    if refusal.status == 400 and _OPERATORS_FAULT.search(" ".join((refusal.message, *refusal.names))):
+        return Failure.CREDENTIALS
+    if refusal.status is None or refusal.status < 300:
+        named = (kind for name in refusal.names if (kind := _BY_NAME.get(name)) is not None)
+        return next(named, Failure.SERVER)
+    if refusal.status >= 500:
+        return _BY_STATUS.get(refusal.status, Failure.SERVER)
+    # Redirects and the rarer refusals (405, 406, 415) come from addresses that are not the API they should be.
+    return _BY_STATUS.get(refusal.status, Failure.MALFORMED)
+
+
+def _kind_of(error: BaseException) -> Failure:
+    """The first cause we know; SDKs wrap what their transport raised."""
+    cause: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if cause is None:
+            break
+        kind = _kind_of_one(cause)
+        if kind is not None:
+            return kind
+        cause = cause.__cause__ or cause.__context__
+    return Failure.MALFORMED
+
+
+def _kind_of_one(error: BaseException) -> Failure | None:
+    match error:
+        case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError() | httpx2.UnsupportedProtocol():
+            return Failure.CONNECT
+        case httpx2.TimeoutException() | TimeoutError():
+            return Failure.TIMEOUT
+        case httpx2.DecodingError() | json.JSONDecodeError() | UnicodeDecodeError() | ValidationError():
+            return Failure.MALFORMED
+        case httpx2.TransportError() | ConnectionError():
+            return Failure.DROPPED
+        case _:
+            return None

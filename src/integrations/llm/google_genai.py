@@ -1,0 +1,193 @@
+"""Google's generateContent, on the stock SDK."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from src.domain.catalog.model import Usage
+from src.domain.completion.model import (
+    ChatMessage,
+    ChatRole,
+    Failure,
+    Finished,
+    FinishReason,
+    Reply,
+    TextDelta,
+    UpstreamEvent,
+    UpstreamRequest,
+)
+from src.domain.completion.ports import ChatModel
+from src.integrations.llm.anthropic_messages import OPENING, system_text
+from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, upstream_errors
+
+if TYPE_CHECKING:
+    from google.genai import Client
+    from google.genai.types import GenerateContentResponse
+
+CHUNKS_AHEAD = 16
+"""How far a stream is read ahead of its listener."""
+
+_FILTERED = frozenset({"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"})
+_ROLES = {ChatRole.USER: "user", ChatRole.ASSISTANT: "model"}
+
+
+class GoogleGenAI(ChatModel):
+    """`client` gives the shared SDK client."""
+
+    def __init__(self, client: "Callable[[], Awaitable[Client]]") -> None:
+        self._client = client
+
+    async def complete(self, request: UpstreamRequest) -> Reply:
+        arguments = request_arguments(request)
+        told = _Told()
+        with upstream_errors(_refusal_in):
+            client = await self._client()
+            text = told.hear(await client.aio.models.generate_content(**arguments))
+            return Reply(text=text, finished=told.finished())
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
+        arguments = request_arguments(request)
+        told = _Told()
+        with upstream_errors(_refusal_in):
+            client = await self._client()
+            stream = await client.aio.models.generate_content_stream(**arguments)
+            async with aclosing(_read_in_a_task(stream)) as chunks:
+                async for chunk in chunks:
+                    if text := told.hear(chunk):
+                        yield TextDelta(text)
+            yield told.finished()
+
+
+def request_arguments(request: UpstreamRequest) -> dict[str, Any]:
+    """The SDK's arguments for a request. Raises UpstreamFailed (unsupported) where it is more than text."""
+    refuse_untranslatable(request)
+    wished = request.chat.parameters
+    sampling = request.model.capabilities.sampling
+    config = {
+        "system_instruction": system_text(request.chat.messages) or None,
+        "max_output_tokens": request.max_output_tokens,
+        "temperature": wished.temperature if sampling else None,
+        "top_p": wished.top_p if sampling else None,
+        "top_k": wished.top_k if sampling else None,
+        "stop_sequences": list(wished.stop) or None,
+        "presence_penalty": wished.presence_penalty if sampling else None,
+        "frequency_penalty": wished.frequency_penalty if sampling else None,
+        "seed": wished.seed,
+        "automatic_function_calling": {"disable": True},
+    }
+    return {
+        "model": request.model.upstream,
+        "contents": _contents(request.chat.messages),
+        "config": {name: value for name, value in config.items() if value is not None},
+    }
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the chunks of an answer, or the one of a whole answer, have said about its end so far."""
+
+    reason: str | None = None
+    is_blocked: bool = False
+    usage: Usage | None = None
+    upstream_model: str | None = None
+
+    def hear(self, chunk: "GenerateContentResponse") -> str:
+        """The text in a chunk, often none; a model's thoughts are no text."""
+        self.upstream_model = chunk.model_version or self.upstream_model
+        self.usage = _usage_of(chunk.usage_metadata) or self.usage
+        if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None:
+            self.is_blocked = True
+        if not chunk.candidates:
+            return ""
+        candidate = chunk.candidates[0]
+        if candidate.finish_reason is not None:
+            self.reason = candidate.finish_reason.value
+        parts = (candidate.content.parts if candidate.content else None) or ()
+        return "".join(part.text for part in parts if part.text and not part.thought)
+
+    def finished(self) -> Finished:
+        """Raises UpstreamFailed (malformed) for an answer that has no end."""
+        if self.reason is None and not self.is_blocked:
+            raise failed_with(Failure.MALFORMED)
+        return Finished(reason=self._finish_reason(), usage=self.usage, upstream_model=self.upstream_model)
+
+    def _finish_reason(self) -> FinishReason:
+        if self.reason is None or self.reason in _FILTERED:
+            return FinishReason.CONTENT_FILTER
+        return FinishReason.LENGTH if self.reason == "MAX_TOKENS" else FinishReason.STOP
+
+
+def _usage_of(reported: Any) -> Usage | None:
+    """Google's prompt tokens include the cached ones, as ours do; its thoughts are counted beside the answer."""
+    if reported is None or reported.prompt_token_count is None:
+        return None
+    return Usage(
+        input_tokens=reported.prompt_token_count + (reported.tool_use_prompt_token_count or 0),
+        output_tokens=(reported.candidates_token_count or 0) + (reported.thoughts_token_count or 0),
+        cache_read_tokens=reported.cached_content_token_count or 0,
+    )
+
+
+def _contents(messages: tuple[ChatMessage, ...]) -> list[dict[str, Any]]:
+    """Blank turns are refused, and a history must begin with the user."""
+    turns = [
+        {"role": _ROLES[message.role], "parts": [{"text": message.text}]}
+        for message in messages
+        if message.role is not ChatRole.SYSTEM and message.text.strip()
+    ]
+    if not turns or turns[0]["role"] != "user":
+        turns.insert(0, {"role": "user", "parts": [{"text": OPENING}]})
+    return turns
+
+
+async def _read_in_a_task(
+    stream: "AsyncIterator[GenerateContentResponse]",
+) -> "AsyncGenerator[GenerateContentResponse]":
+    """The same chunks. Closing this closes the connection; closing the SDK's own stream does not, ending its task does."""
+    chunks: asyncio.Queue[GenerateContentResponse | None] = asyncio.Queue(CHUNKS_AHEAD)
+
+    async def read() -> None:
+        async for chunk in stream:
+            await chunks.put(chunk)
+
+    async def read_to_the_end() -> None:
+        try:
+            await read()
+        except Exception:
+            await chunks.put(None)
+            raise
+        await chunks.put(None)
+
+    reader = asyncio.create_task(read_to_the_end())
+    try:
+        while (chunk := await chunks.get()) is not None:
+            yield chunk
+        await reader
+    finally:
+        reader.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await reader
+
+
+def _refusal_in(error: Exception) -> Refusal | None:
+    from google.genai import errors  # loaded already where it raised
+
+    if not isinstance(error, errors.APIError):
+        return None
+    status = error.code if isinstance(error.code, int) else None
+    headers = dict(getattr(error.response, "headers", None) or {})
+    message = error.message if isinstance(error.message, str) else ""
+    details = [detail for detail in _details(error.details) if isinstance(detail, dict)]
+    names = tuple(str(detail["reason"]) for detail in details if "reason" in detail)
+    for detail in details:
+        if "retryDelay" in detail:  # "34.5s", where others send a header
+            headers.setdefault("retry-after", str(detail["retryDelay"]).removesuffix("s"))
+    return Refusal(status=status, message=message, names=names, headers=headers)
+
+
+def _details(body: Any) -> list[Any]:
+    error = body.get("error", body) if isinstance(body, dict) else {}
+    details = error.get("details") if isinstance(error, dict) else None
+    return details if isinstance(details, list) else []

@@ -1,0 +1,179 @@
+"""Chat completions as OpenAI and the servers compatible with it speak them, on the stock SDK."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from src.domain.catalog.model import Usage
+from src.domain.completion.model import (
+    ChatMessage,
+    ChatRole,
+    Failure,
+    Finished,
+    FinishReason,
+    Reply,
+    TextDelta,
+    UpstreamEvent,
+    UpstreamRequest,
+)
+from src.domain.completion.ports import ChatModel
+from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, upstream_errors
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types import CompletionUsage
+    from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+MAX_COMPLETION_TOKENS = "max_completion_tokens"
+"""OpenAI's own field for the output cap; its reasoning models refuse the older one."""
+MAX_TOKENS = "max_tokens"
+"""The field that every compatible server knows."""
+
+_FINISH_REASONS = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+}
+
+
+class OpenAIChat(ChatModel):
+    """`client` gives the shared SDK client; `cap_field` is the server's name for the output cap."""
+
+    def __init__(self, client: "Callable[[], Awaitable[AsyncOpenAI]]", *, cap_field: str) -> None:
+        self._client = client
+        self._cap_field = cap_field
+
+    async def complete(self, request: UpstreamRequest) -> Reply:
+        arguments = request_arguments(request, self._cap_field)
+        with upstream_errors(_refusal_in):
+            client = await self._client()
+            return reply_of(await client.chat.completions.create(**arguments, stream=False))
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
+        arguments = request_arguments(request, self._cap_field) | {"stream_options": {"include_usage": True}}
+        told = _Told()
+        with upstream_errors(_refusal_in):
+            client = await self._client()
+            stream = await client.chat.completions.create(**arguments, stream=True)
+            async with stream:
+                async for chunk in stream:
+                    if text := told.hear(chunk):
+                        yield TextDelta(text)
+            yield told.finished()
+
+
+def request_arguments(request: UpstreamRequest, cap_field: str) -> dict[str, Any]:
+    """The SDK's arguments for a request. Raises UpstreamFailed (unsupported) where it is more than text."""
+    refuse_untranslatable(request)
+    wished = request.chat.parameters
+    sampling = request.model.capabilities.sampling
+    # Only OpenAI itself knows the role that its models without sampling want instead of system.
+    system = "developer" if cap_field == MAX_COMPLETION_TOKENS and not sampling else "system"
+    arguments = {
+        "model": request.model.upstream,
+        "messages": [_message(message, system) for message in request.chat.messages],
+        cap_field: request.max_output_tokens,
+        "temperature": wished.temperature if sampling else None,
+        "top_p": wished.top_p if sampling else None,
+        "stop": list(wished.stop) or None,
+        "presence_penalty": wished.presence_penalty if sampling else None,
+        "frequency_penalty": wished.frequency_penalty if sampling else None,
+        "seed": wished.seed,
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def reply_of(completion: "ChatCompletion") -> Reply:
+    """Raises UpstreamFailed (malformed) for what is no completion."""
+    # The SDK does not validate: a proxy's page comes out as a string, and any field may be missing.
+    choices = getattr(completion, "choices", None)
+    if not choices or choices[0].message is None:
+        raise failed_with(Failure.MALFORMED)
+    message = choices[0].message
+    finished = Finished(
+        reason=_reason(choices[0].finish_reason),
+        usage=usage_of(completion.usage),
+        upstream_model=completion.model,
+    )
+    return Reply(text=message.content or message.refusal or "", finished=finished)
+
+
+def usage_of(reported: "CompletionUsage | None") -> Usage | None:
+    """OpenAI's prompt tokens include the cached ones, as ours do."""
+    if reported is None or reported.prompt_tokens is None or reported.completion_tokens is None:
+        return None
+    details = reported.prompt_tokens_details
+    return Usage(
+        input_tokens=int(reported.prompt_tokens),
+        output_tokens=int(reported.completion_tokens),
+        cache_read_tokens=int(getattr(details, "cached_tokens", None) or 0),
+        cache_write_tokens=int(getattr(details, "cache_write_tokens", None) or 0),
+    )
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a stream has said about its end so far."""
+
+    reason: str | None = None
+    usage: Usage | None = None
+    upstream_model: str | None = None
+
+    def hear(self, chunk: "ChatCompletionChunk") -> str:
+        """The text in a chunk, often none."""
+        self.upstream_model = chunk.model or self.upstream_model
+        self.usage = usage_of(chunk.usage) or self.usage
+        text = ""
+        for choice in chunk.choices or ():
+            if choice.index:
+                continue
+            self.reason = choice.finish_reason or self.reason
+            if choice.delta is not None:
+                text += choice.delta.content or choice.delta.refusal or ""
+        return text
+
+    def finished(self) -> Finished:
+        """Raises UpstreamFailed (malformed) for a stream that just stopped."""
+        if self.reason is None:
+            raise failed_with(Failure.MALFORMED)
+        return Finished(reason=_reason(self.reason), usage=self.usage, upstream_model=self.upstream_model)
+
+
+def _message(message: ChatMessage, system: str) -> dict[str, str]:
+    role = system if message.role is ChatRole.SYSTEM else message.role.value
+    return {"role": role, "content": message.text}
+
+
+def _reason(told: str | None) -> FinishReason:
+    return _FINISH_REASONS.get(told or "", FinishReason.STOP)
+
+
+def _refusal_in(error: Exception) -> Refusal | None:
+    """Statuses, and errors sent inside a stream, which have none."""
+    import openai  # loaded already where it raised
+
+    if isinstance(error, openai.APIStatusError):
+        return Refusal(
+            status=error.status_code, message=_said(error), names=_names(error), headers=error.response.headers
+        )
+    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError) and error.body:
+        return Refusal(status=_status_in(error.body), message=_said(error), names=_names(error))
+    return None
+
+
+def _said(error: "Any") -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    message = body.get("message")
+    return message if isinstance(message, str) else ""
+
+
+def _names(error: "Any") -> tuple[str, ...]:
+    return tuple(name for name in (error.code, error.type) if isinstance(name, str))
+
+
+def _status_in(body: object) -> int | None:
+    """Compatible servers put the status into the error itself."""
+    code = body.get("code") if isinstance(body, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else None
