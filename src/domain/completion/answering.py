@@ -90,6 +90,26 @@ class Answering:
         return self._outcome
 
     @property
+    def model(self) -> Model | None:
+        """The model that is answering, once one is."""
+        return self._trace.answering
+
+    @property
+    def attempts(self) -> int:
+        """Upstream calls that are over."""
+        return len(self._trace.attempts)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was delivered."""
+        return bool(self._deltas)
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the upstream's own bytes are handed on."""
+        return bool(self._deltas) and isinstance(self._deltas[0], WireChunk)
+
+    @property
     def _is_over(self) -> bool:
         return self._outcome is not None or self._broken is not None
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from src.domain.catalog.model import Usage
 from src.domain.identity.model import TenantId, UserId
 from src.domain.ledger.model import Record
+from src.shared.ids import new_id
 from src.shared.money import MicroDollars
 
 DialogId = NewType("DialogId", UUID)
@@ -83,6 +84,37 @@ class Message:
     def all_parts(self) -> Sequence[Mapping[str, Any]]:
         """The typed parts; plain text is one text part."""
         return self.parts or ({"type": "text", "text": self.content},)
+
+
+def new_question(dialog: Dialog, parent_id: MessageId | None, content: str, request_id: str, now: datetime) -> Message:
+    """A question below a parent (None: at the root)."""
+    return Message(
+        id=MessageId(new_id()),
+        tenant_id=dialog.tenant_id,
+        dialog_id=dialog.id,
+        parent_id=parent_id,
+        role=MessageRole.USER,
+        content=content,
+        status=MessageStatus.COMPLETED,
+        created_at=now,
+        completed_at=now,
+        request_id=request_id,
+    )
+
+
+def unanswered(question: Message) -> Message:
+    """The answer to a question, before its first word."""
+    return Message(
+        id=MessageId(new_id()),
+        tenant_id=question.tenant_id,
+        dialog_id=question.dialog_id,
+        parent_id=question.id,
+        role=MessageRole.ASSISTANT,
+        content="",
+        status=MessageStatus.IN_PROGRESS,
+        created_at=question.created_at,
+        request_id=question.request_id,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,226 @@
+"""Settings become a gateway: the only place that names classes of `data` and `integrations`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from src.api.catalog_schema import read_catalog_file
+from src.api.container import Gateway
+from src.data import schema
+from src.data.auditor import SqlAuditor
+from src.data.catalog_snapshot import CatalogSnapshot
+from src.data.engine import make_engine
+from src.data.group_commit import GroupCommitLedger
+from src.data.unit_of_work import unit_of_work_opener
+from src.domain.catalog.use_cases import CatalogAdmin, CatalogFile, sync_files
+from src.domain.completion.answering import AnswerPorts
+from src.domain.completion.ports import ResponseCache
+from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
+from src.domain.dialogs.one_shot import Flights, OneShotPorts
+from src.domain.dialogs.use_cases import DialogPorts
+from src.domain.identity.authentication import Authenticator
+from src.domain.identity.sessions import bootstrap_admin
+from src.domain.ledger.ports import Auditor
+from src.domain.unit_of_work import OpenUnitOfWork
+from src.integrations.cache.memory import MemoryCache
+from src.integrations.cache.redis import RedisCache
+from src.integrations.catalog import MODELS_FILE
+from src.integrations.jwt_tokens import JwtSettings, JwtTokens
+from src.integrations.llm.build import ProviderModels
+from src.integrations.llm.builtin_server import BuiltinServer
+from src.integrations.llm.compatible_servers import STANDARD_PROVIDERS
+from src.integrations.llm.token_meter import SplintrMeter
+from src.integrations.password_hashing import Argon2Passwords
+from src.integrations.redis_client import make_redis
+from src.integrations.secret_hashing import KeyedHasher
+from src.shared.clock import utc_now
+from src.shared.errors import Misconfigured
+from src.shared.settings import SECRETS_FILE_NAME, Settings
+
+log = structlog.get_logger(__name__)
+
+try:
+    VERSION = version("llm-gateway")
+except PackageNotFoundError:  # run from a bare source tree
+    VERSION = "0.1.0"
+
+SWEEP_S = 5.0
+UNMIGRATED = "The database is not at the newest revision. Run: llm-gateway migrate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What starting found or made. `how_to_read_key` is shell that prints a key made earlier."""
+
+    new_key: str | None
+    how_to_read_key: str | None
+    default_model: str | None
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, OpenUnitOfWork]]:
+    """An engine and units of work on it, closed at the end."""
+    engine = make_engine(settings.database_url, pool_size=settings.database_pool_size)
+    try:
+        yield engine, unit_of_work_opener(engine)
+    finally:
+        await engine.dispose()
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the database to the newest revision and load the catalog's files."""
+    await schema.migrate(settings.database_url)
+    async with open_database(settings) as (_, open_uow):
+        await load_catalog(settings, open_uow)
+
+
+async def load_catalog(settings: Settings, open_uow: OpenUnitOfWork) -> int:
+    """Write what the files say into the catalog; returns how many rows changed. Raises Misconfigured."""
+    files = [CatalogFile(providers=STANDARD_PROVIDERS), read_catalog_file(MODELS_FILE)]
+    if settings.config_path is not None:
+        files.append(read_catalog_file(settings.config_path))
+    return await sync_files(files, open_uow)
+
+
+async def require_migrated(engine: AsyncEngine) -> None:
+    """Raises Misconfigured with what to run, or with why the database cannot be reached."""
+    try:
+        migrated = await schema.is_migrated(engine)
+    except Exception as error:
+        log.debug("database_unreachable", exc_info=True)
+        raise Misconfigured(f"The database cannot be reached ({type(error).__name__}): check DATABASE_URL.") from None
+    if not migrated:
+        raise Misconfigured(UNMIGRATED)
+
+
+async def prepare(settings: Settings) -> Prepared:
+    """Everything that must be right before serving: schema, catalog, first administrator. Raises Misconfigured."""
+    async with open_database(settings) as (engine, open_uow):
+        await require_migrated(engine)
+        await load_catalog(settings, open_uow)
+        hasher = KeyedHasher(settings.encryption_key)
+        made = await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
+        snapshot = CatalogSnapshot(open_uow, default_model=settings.default_model)
+        await snapshot.refresh()
+    kept = settings.data_dir / SECRETS_FILE_NAME if settings.data_dir else None
+    reading = f"$(sed -n 's/^GATEWAY_BOOTSTRAP_KEY=//p' {kept})" if kept and kept.exists() else None
+    return Prepared(new_key=made, how_to_read_key=reading, default_model=snapshot.current().default_model)
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """The whole gateway; at the end running answers are drained, then everything is closed in reverse order."""
+    async with AsyncExitStack() as stack:
+        engine, open_uow = await stack.enter_async_context(open_database(settings))
+        await require_migrated(engine)
+        await load_catalog(settings, open_uow)
+        hasher = KeyedHasher(settings.encryption_key)
+        await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
+
+        ledger = GroupCommitLedger(engine, clock=utc_now)
+        await ledger.start()
+        stack.push_async_callback(ledger.close)
+        snapshot = CatalogSnapshot(open_uow, default_model=settings.default_model)
+        await snapshot.start()
+        stack.push_async_callback(snapshot.close)
+        upstreams = ProviderModels(
+            settings.provider_secrets(),
+            settings.provider_base_urls,
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+            builtin=BuiltinServer(),
+        )
+        stack.push_async_callback(upstreams.close)
+        sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, ledger)), name="sweeper")
+        stack.push_async_callback(_cancelled, sweeper)
+        cache = await _cache(settings, stack)
+        tokens = JwtTokens(_jwt_settings(settings))
+        stack.push_async_callback(tokens.close)
+        keeper = TaskKeeper(most=settings.max_parallel_answers)
+        stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
+
+        answers = AnswerPorts(
+            ledger=ledger,
+            upstreams=upstreams,
+            meter=SplintrMeter(),
+            clock=utc_now,
+            total_timeout_s=settings.total_timeout_s,
+        )
+        completions = CompletionPorts(answers=answers, catalog=snapshot, keeper=keeper)
+        dialogs = DialogPorts(open_uow=open_uow, catalog=snapshot, clock=utc_now)
+        yield Gateway(
+            authenticator=Authenticator(open_uow, tokens, hasher, utc_now),
+            open_uow=open_uow,
+            catalog=snapshot,
+            catalog_admin=CatalogAdmin(open_uow=open_uow, view=snapshot, clock=utc_now),
+            upstreams=upstreams,
+            completions=completions,
+            dialogs=dialogs,
+            one_shot=OneShotPorts(
+                dialogs=dialogs,
+                completions=completions,
+                cache=cache,
+                cache_ttl_s=settings.cache_ttl_s,
+                flights=Flights(),
+            ),
+            passwords=Argon2Passwords(),
+            hasher=hasher,
+            tokens=tokens,
+            clock=utc_now,
+            is_migrated=lambda: schema.is_migrated(engine),
+            check_database=lambda: _ask(engine),
+            check_redis=None,
+            version=VERSION,
+        )
+
+
+def _jwt_settings(settings: Settings) -> JwtSettings:
+    return JwtSettings(
+        secret=settings.jwt_secret,
+        jwks_url=settings.jwt_jwks_url,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        subject_claims=(settings.jwt_subject_claim, "user_id"),
+        tenant_claims=(settings.jwt_tenant_claim,),
+        role_claim=settings.jwt_role_claim,
+        default_tenant=settings.jwt_default_tenant,
+    )
+
+
+async def _cache(settings: Settings, stack: AsyncExitStack) -> ResponseCache:
+    memory = MemoryCache(max_bytes=settings.cache_max_bytes)
+    if settings.redis_url is None:
+        return memory
+    cache = RedisCache(make_redis(settings.redis_url), local=memory)
+    stack.push_async_callback(cache.close)
+    return cache
+
+
+async def _ask(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+async def _sweep(auditor: Auditor) -> None:
+    """Close the holds that crashed processes left open."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            closed = await auditor.close_expired()
+            if closed:
+                log.warning("expired_holds_closed", holds=closed)
+        except Exception:
+            log.warning("sweep_failed", exc_info=True)
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

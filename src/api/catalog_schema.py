@@ -1,0 +1,196 @@
+"""Providers, models, prices and chains as operators write them: in GATEWAY_CONFIG and to the admin endpoints."""
+
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from src.domain.catalog.model import (
+    MAX_CHAIN,
+    Capabilities,
+    Chain,
+    Lifecycle,
+    Model,
+    Price,
+    Provider,
+    ProviderKind,
+    Tier,
+)
+from src.domain.catalog.use_cases import CatalogFile
+from src.shared.errors import Misconfigured
+from src.shared.money import Rate, rate_from_usd
+from src.shared.settings import PROVIDER_KEY_NAME
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
+UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
+class Body(BaseModel):
+    """A body of our own: unknown fields are mistakes and are named."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Rates(Body):
+    """USD per million tokens."""
+
+    input: UsdPerMillion
+    output: UsdPerMillion
+    cache_read: UsdPerMillion | None = None
+    cache_write: UsdPerMillion | None = None
+
+    @field_validator("input", "output", "cache_read", "cache_write")
+    @classmethod
+    def _exact(cls, value: Decimal | None) -> Decimal | None:
+        """Refuse what is finer than a micro-dollar."""
+        if value is not None:
+            rate_from_usd(value)
+        return value
+
+    def _optional(self, value: Decimal | None) -> Rate | None:
+        return None if value is None else rate_from_usd(value)
+
+
+class TierBody(Rates):
+    """Other rates above a size of input."""
+
+    above_input_tokens: Tokens
+
+    def to_domain(self) -> Tier:
+        """The tier in micro-dollars."""
+        return Tier(
+            above_input_tokens=self.above_input_tokens,
+            input=rate_from_usd(self.input),
+            output=rate_from_usd(self.output),
+            cache_read=self._optional(self.cache_read),
+            cache_write=self._optional(self.cache_write),
+        )
+
+
+class PriceBody(Rates):
+    """Rates in force from a day (or moment) on; without `from`, always."""
+
+    effective_from: datetime | date | None = Field(None, alias="from")
+    tiers: list[TierBody] = Field(default_factory=list, max_length=10)
+
+    def to_domain(self) -> Price:
+        """The price in micro-dollars; a day begins at midnight UTC."""
+        moment = self.effective_from
+        if moment is not None and not isinstance(moment, datetime):
+            moment = datetime.combine(moment, time(), UTC)
+        if moment is not None and moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return Price(
+            input=rate_from_usd(self.input),
+            output=rate_from_usd(self.output),
+            cache_read=self._optional(self.cache_read),
+            cache_write=self._optional(self.cache_write),
+            tiers=tuple(tier.to_domain() for tier in self.tiers),
+            effective_from=moment,
+        )
+
+
+class CapabilitiesBody(Body):
+    """What the model can do."""
+
+    sampling: bool = True
+    images: bool = True
+    tools: bool = True
+
+
+class ModelBody(Body):
+    """A model of a provider, under the name clients use."""
+
+    name: Name
+    provider: Name
+    upstream: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    context_window: Tokens
+    max_output: Tokens
+    price: list[PriceBody] = Field(default_factory=list, max_length=100)
+    capabilities: CapabilitiesBody = CapabilitiesBody()
+    lifecycle: Lifecycle = Lifecycle.ACTIVE
+    replacement: Name | None = None
+    enabled: bool = True
+
+    @field_validator("price", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        """One price or a dated list of them."""
+        return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _one_price_at_a_time(self) -> Self:
+        starts = [price.to_domain().effective_from for price in self.price]
+        if len(set(starts)) != len(starts):
+            raise ValueError("two prices begin at the same time")
+        return self
+
+    def to_domain(self) -> Model:
+        """The model as the catalog keeps it."""
+        return Model(
+            name=self.name,
+            provider=self.provider,
+            upstream=self.upstream or self.name,
+            context_window=self.context_window,
+            max_output=self.max_output,
+            prices=tuple(price.to_domain() for price in self.price),
+            capabilities=Capabilities(**self.capabilities.model_dump()),
+            lifecycle=self.lifecycle,
+            replacement=self.replacement,
+            enabled=self.enabled,
+        )
+
+
+class ProviderBody(Body):
+    """A server that speaks one of the known wire formats."""
+
+    name: Name
+    kind: ProviderKind
+    base_url: Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s]+$")] | None = None
+    api_key_env: Annotated[str, Field(pattern=PROVIDER_KEY_NAME)] | None = None
+    enabled: bool = True
+
+    def to_domain(self) -> Provider:
+        """The provider as the catalog keeps it."""
+        return Provider(**self.model_dump())
+
+
+class ChainBody(Body):
+    """Models to try in order."""
+
+    name: Name
+    models: list[Name] = Field(min_length=1, max_length=MAX_CHAIN)
+
+    def to_domain(self) -> Chain:
+        """The chain as the catalog keeps it."""
+        return Chain(name=self.name, models=tuple(self.models))
+
+
+class ConfigFile(Body):
+    """GATEWAY_CONFIG, and the data file of models."""
+
+    dated: date | None = None
+    providers: list[ProviderBody] = Field(default_factory=list)
+    models: list[ModelBody] = Field(default_factory=list)
+    chains: dict[Name, list[Name]] = Field(default_factory=dict)
+
+
+def read_catalog_file(path: Path) -> CatalogFile:
+    """The file's content. Raises Misconfigured with a sentence that names the file and the field."""
+    try:
+        content = ConfigFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        return CatalogFile(
+            providers=tuple(each.to_domain() for each in content.providers),
+            models=tuple(each.to_domain() for each in content.models),
+            chains=tuple(ChainBody(name=name, models=models).to_domain() for name, models in content.chains.items()),
+        )
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Misconfigured(f"GATEWAY_CONFIG: {path} cannot be read: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Misconfigured(f"GATEWAY_CONFIG: {path}: {where}: {first['msg']}.") from None

@@ -1,0 +1,37 @@
+"""The gateway as its doors see it: ports, opened by bootstrap, frozen."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from src.domain.catalog.ports import CatalogView
+from src.domain.catalog.use_cases import CatalogAdmin
+from src.domain.completion.ports import Upstreams
+from src.domain.completion.use_cases import CompletionPorts
+from src.domain.dialogs.one_shot import OneShotPorts
+from src.domain.dialogs.use_cases import DialogPorts
+from src.domain.identity.authentication import Authenticator
+from src.domain.identity.ports import PasswordHasher, SecretHasher, TokenIssuer
+from src.domain.unit_of_work import OpenUnitOfWork
+from src.shared.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """Everything a handler may use."""
+
+    authenticator: Authenticator
+    open_uow: OpenUnitOfWork
+    catalog: CatalogView
+    catalog_admin: CatalogAdmin
+    upstreams: Upstreams
+    completions: CompletionPorts
+    dialogs: DialogPorts
+    one_shot: OneShotPorts
+    passwords: PasswordHasher
+    hasher: SecretHasher
+    tokens: TokenIssuer
+    clock: Clock
+    is_migrated: Callable[[], Awaitable[bool]]
+    check_database: Callable[[], Awaitable[None]]
+    check_redis: Callable[[], Awaitable[bool]] | None
+    version: str

@@ -1,0 +1,155 @@
+"""The application. `uvicorn src.api.main:app` serves it."""
+
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from src.api.bootstrap import VERSION, open_gateway
+from src.api.container import Gateway
+from src.api.errors import dialect_of, error_response
+from src.api.middleware import RequestScope
+from src.api.routes import admin, auth, catalog_admin, chat, compatible, dialogs, health, models, tokens
+from src.domain.completion.use_cases import TaskKeeper
+from src.shared.errors import GatewayError, InvalidRequest, MalformedBody, NotFound, Unauthenticated, Unavailable
+from src.shared.logging import configure_logging
+from src.shared.settings import Settings, load_settings
+
+API_PREFIX = "/api/v1"
+
+OpenGateway = Callable[[Settings], AbstractAsyncContextManager[Gateway]]
+
+
+def create_app(settings: Settings | None = None, open_gateway: OpenGateway = open_gateway) -> FastAPI:
+    """The application with everything it serves. Raises Misconfigured where a setting is wrong."""
+    settings = settings or load_settings()
+    configure_logging(settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_gateway(settings) as gateway:
+            app.state.gateway = gateway
+            _stop_admitting_on_sigterm(gateway.completions.keeper)
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 50, 100)
+            yield
+
+    app = FastAPI(title="LLM Gateway", version=VERSION, lifespan=lifespan, redirect_slashes=False)
+    for router in (health.router, chat.router, compatible.router, models.compatible):
+        app.include_router(router)
+    for router in (auth.router, dialogs.router, models.native, tokens.router, admin.router, catalog_admin.router):
+        app.include_router(router, prefix=API_PREFIX)
+    _add_error_handlers(app)
+    _add_security_to_openapi(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(RequestScope, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+def _stop_admitting_on_sigterm(keeper: TaskKeeper) -> None:
+    """Before the server itself stops listening, readiness says so and new calls are refused."""
+    try:
+        servers_own = signal.getsignal(signal.SIGTERM)
+        if not callable(servers_own):
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            keeper.stop_admitting()
+            servers_own(number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        return  # not the main thread: whoever runs us there handles signals
+
+
+def _respond(request: Request, error: GatewayError) -> Response:
+    return error_response(error, dialect_of(request.url.path), request.state.request_id)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    async def gateway_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, GatewayError)  # noqa: S101
+        return _respond(request, error)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return _respond(request, _first_fault(error))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        cause = error.__cause__
+        if isinstance(cause, GatewayError):
+            return _respond(request, cause)
+        response = _respond(request, _from_status(error))
+        response.status_code = error.status_code
+        response.headers.update(error.headers or {})
+        return response
+
+    app.add_exception_handler(GatewayError, gateway_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http_error)
+
+
+def _first_fault(error: RequestValidationError) -> InvalidRequest:
+    """The first thing wrong as the message and the param, all of them in the details; never the values."""
+    faults = [{"param": _where(each["loc"]), "message": each["msg"]} for each in error.errors()[:20]]
+    first = faults[0]
+    return InvalidRequest(f"{first['param']}: {first['message']}", param=first["param"], details={"errors": faults})
+
+
+def _where(location: tuple[Any, ...]) -> str:
+    parts = [str(part) for part in location if part not in ("body", "query", "path")]
+    return ".".join(parts)[:200] or "body"
+
+
+def _from_status(error: HTTPException) -> GatewayError:
+    match error.status_code:
+        case 400:
+            return MalformedBody("The body cannot be read as JSON.")
+        case 401:
+            return Unauthenticated("Send a credential.")
+        case 404:
+            return NotFound("There is nothing at this path.")
+        case 405:
+            return InvalidRequest("This path does not take that method.", code="method_not_allowed")
+        case 503:
+            return Unavailable("Try again in a moment.")
+        case _:
+            return InvalidRequest(str(error.detail)[:200])
+
+
+def _add_security_to_openapi(app: FastAPI) -> None:
+    """Say in the document how to authenticate: one credential, in any of the headers that clients use."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            schema.setdefault("components", {})["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "A JWT or an API key."},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            }
+            schema["security"] = [{"bearer": []}, {"x-api-key": []}]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app`, made when a server asks for it: importing this module reads no settings."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

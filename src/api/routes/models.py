@@ -1,0 +1,131 @@
+"""What can be called, natively and in the dialects' own shapes."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from src.api.container import Gateway
+from src.api.deps import GatewayDep, PrincipalDep
+from src.api.native import answer
+from src.domain.catalog.model import Model, Price, Tier
+from src.domain.completion.use_cases import resolve
+from src.domain.identity.model import Principal
+from src.shared.money import PER_MILLION
+
+native = APIRouter(prefix="/models", tags=["models"])
+compatible = APIRouter(prefix="/v1/models", tags=["compatible"])
+
+_EPOCH = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
+
+
+@native.get("")
+async def list_models(principal: PrincipalDep, gateway: GatewayDep) -> Response:
+    """Every model and chain the caller may name, with its price now."""
+    rows = [_native(name, gateway) for name in _names(principal, gateway, ready_only=False)]
+    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
+    return answer({"data": rows, "first_id": first, "last_id": last, "has_more": False})
+
+
+@native.get("/{name:path}")
+async def get_model(name: str, principal: PrincipalDep, gateway: GatewayDep) -> Response:
+    """One model or chain."""
+    resolve(gateway.catalog.current(), principal, name)
+    return answer(_native(name, gateway))
+
+
+@compatible.get("")
+async def list_compatible(request: Request, principal: PrincipalDep, gateway: GatewayDep) -> Response:
+    """The models that can be called now, in the caller's dialect (told by the anthropic-version header)."""
+    names = list(_names(principal, gateway, ready_only=True))
+    if "anthropic-version" in request.headers:
+        rows = [_anthropic(name, gateway) for name in names]
+        first, last = (names[0], names[-1]) if names else (None, None)
+        return answer({"data": rows, "has_more": False, "first_id": first, "last_id": last})
+    return answer({"object": "list", "data": [_openai(name, gateway) for name in names]})
+
+
+@compatible.get("/{name:path}")
+async def get_compatible(name: str, request: Request, principal: PrincipalDep, gateway: GatewayDep) -> Response:
+    """One model in the caller's dialect."""
+    resolve(gateway.catalog.current(), principal, name)
+    shape = _anthropic if "anthropic-version" in request.headers else _openai
+    return answer(shape(name, gateway))
+
+
+def _names(principal: Principal, gateway: Gateway, *, ready_only: bool) -> Iterator[str]:
+    catalog = gateway.catalog.current()
+    for name in sorted({*catalog.models, *catalog.chains}):
+        models = [catalog.usable(each) for each in (catalog.chains[name].models if name in catalog.chains else (name,))]
+        usable = [model for model in models if model is not None]
+        if not usable or not principal.may_use_model(name):
+            continue
+        if not ready_only or any(gateway.upstreams.is_ready(catalog.providers[model.provider]) for model in usable):
+            yield name
+
+
+def _native(name: str, gateway: Gateway) -> dict[str, Any]:
+    catalog = gateway.catalog.current()
+    chain = catalog.chains.get(name)
+    if chain is not None:
+        return {"id": name, "name": name, "object": "chain", "models": list(chain.models)}
+    model = catalog.models[name]
+    return {
+        "id": name,
+        "name": name,
+        "object": "model",
+        "provider": model.provider,
+        "upstream": model.upstream,
+        "context_window": model.context_window,
+        "max_output": model.max_output,
+        "price": _price(model.price_at(gateway.clock())),
+        "capabilities": {
+            "sampling": model.capabilities.sampling,
+            "images": model.capabilities.images,
+            "tools": model.capabilities.tools,
+        },
+        "lifecycle": model.lifecycle.value,
+        "replacement": model.replacement,
+        "enabled": model.enabled,
+        "available": gateway.upstreams.is_ready(catalog.providers[model.provider]),
+    }
+
+
+def model_shape(model: Model, gateway: Gateway) -> dict[str, Any]:
+    """A model with all its prices, for administrators."""
+    prices = [{**_price(price), "from": price.effective_from} for price in model.prices]
+    return {**_native(model.name, gateway), "prices": prices}
+
+
+def _price(price: Price) -> dict[str, Any]:
+    """USD per million tokens, as operators write them, and the integers that are charged."""
+    return {
+        **_usd(price),
+        "input_micro_usd_per_million": price.input,
+        "output_micro_usd_per_million": price.output,
+        "tiers": [{"above_input_tokens": tier.above_input_tokens, **_usd(tier)} for tier in price.tiers],
+    }
+
+
+def _usd(rates: Price | Tier) -> dict[str, float | None]:
+    named = {name: getattr(rates, name) for name in ("input", "output", "cache_read", "cache_write")}
+    return {name: None if rate is None else rate / PER_MILLION for name, rate in named.items()}
+
+
+def _openai(name: str, gateway: Gateway) -> dict[str, Any]:
+    model = gateway.catalog.current().models.get(name)
+    owner = model.provider if model else "llm-gateway"
+    return {"id": name, "object": "model", "created": _EPOCH, "owned_by": owner}
+
+
+def _anthropic(name: str, gateway: Gateway) -> dict[str, Any]:
+    model = gateway.catalog.current().models.get(name)
+    return {
+        "type": "model",
+        "id": name,
+        "display_name": name,
+        "created_at": datetime.fromtimestamp(_EPOCH, UTC),
+        "lifecycle": model.lifecycle.value if model else "active",
+    }

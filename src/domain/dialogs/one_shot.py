@@ -1,0 +1,197 @@
+"""One question, one answer, no history: POST /chat. Answers are cached; cached ones are kept and cost nothing."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from src.domain.catalog.model import Route, Usage
+from src.domain.completion.model import Call, ChatMessage, ChatRequest, ChatRole, Outcome, Parameters
+from src.domain.completion.ports import ResponseCache
+from src.domain.completion.use_cases import CompletionPorts, begin, resolve
+from src.domain.dialogs.model import (
+    AnswerEnded,
+    Dialog,
+    DialogId,
+    DialogKind,
+    Exchange,
+    Message,
+    MessagesAdded,
+    MessageStatus,
+    new_question,
+    unanswered,
+)
+from src.domain.dialogs.sending import ended_answer
+from src.domain.dialogs.use_cases import DialogPorts
+from src.domain.identity.model import Principal, TenantId, User
+from src.domain.ledger.model import CallStatus
+from src.shared.errors import Conflict
+from src.shared.ids import new_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneShotPorts:
+    """What one-shot questions are answered with."""
+
+    dialogs: DialogPorts
+    completions: CompletionPorts
+    cache: ResponseCache
+    cache_ttl_s: float
+    flights: "Flights"
+
+
+class Flights:
+    """One upstream call for identical questions that are asked at the same time in this process."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    def lock(self, key: str) -> "_Flight":
+        """A context in which nobody else works on the key."""
+        return _Flight(self._locks, key)
+
+
+class _Flight:
+    def __init__(self, locks: dict[str, tuple[asyncio.Lock, int]], key: str) -> None:
+        self._locks = locks
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        lock, waiting = self._locks.get(self._key, (asyncio.Lock(), 0))
+        self._locks[self._key] = (lock, waiting + 1)
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks[self._key][0].release()
+        self._leave()
+
+    def _leave(self) -> None:
+        lock, waiting = self._locks[self._key]
+        if waiting == 1:
+            del self._locks[self._key]
+        else:
+            self._locks[self._key] = (lock, waiting - 1)
+
+
+def cache_key(tenant_id: TenantId, route: Route, messages: tuple[ChatMessage, ...], parameters: Parameters) -> str:
+    """The same for the same question only: tenant, models behind the name, messages and parameters are all in it."""
+    canonical = json.dumps(
+        {
+            "tenant": str(tenant_id),
+            "model": route.name,
+            "upstreams": [[model.provider, model.upstream] for model in route.models],
+            "messages": [[message.role, message.text] for message in messages],
+            "parameters": {name: getattr(parameters, name) for name in Parameters.__dataclass_fields__},
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    return f"answer:{tenant_id}:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+async def answer_once(
+    principal: Principal, user: User, content: str, model: str | None, request_id: str, ports: OneShotPorts
+) -> Message:
+    """Answer one question of `user` (the principal, or somebody the principal speaks for), from the cache if it can.
+
+    Raises NotFound (model), QuotaExceeded, ProvidersFailed, Unavailable.
+    """
+    speaker = replace(principal, user=user)
+    route = resolve(ports.dialogs.catalog.current(), principal, model)
+    chat = ChatRequest(messages=(ChatMessage(role=ChatRole.USER, text=content),))
+    key = cache_key(principal.tenant_id, route, chat.messages, chat.parameters)
+    dialog = await _chat_dialog(speaker, ports.dialogs)
+    question = new_question(dialog, None, content, request_id, ports.dialogs.clock())
+    async with ports.flights.lock(key):
+        found = await ports.cache.get(key)
+        if found is None:
+            answer, outcome = await _generate(speaker, route, chat, question, ports)
+            if outcome.status is CallStatus.COMPLETED:
+                await ports.cache.put(key, _cacheable(outcome), ports.cache_ttl_s)
+            return answer
+    return await _keep_cached(question, found, ports)
+
+
+async def history(principal: Principal, user: User, limit: int, ports: DialogPorts) -> list[Exchange]:
+    """The user's one-shot questions and answers, newest first."""
+    async with ports.open_uow(principal.tenant_id) as uow:
+        return await uow.dialogs.exchanges(user.id, limit=limit)
+
+
+async def _chat_dialog(speaker: Principal, ports: DialogPorts) -> Dialog:
+    """The user's dialog of one-shot questions, made at the first one."""
+    async with ports.open_uow(speaker.tenant_id) as uow:
+        dialog = await uow.dialogs.chat_dialog(speaker.user_id)
+        if dialog is not None:
+            return dialog
+        now = ports.clock()
+        dialog = Dialog(
+            id=DialogId(new_id()),
+            tenant_id=speaker.tenant_id,
+            user_id=speaker.user_id,
+            kind=DialogKind.CHAT,
+            created_at=now,
+            updated_at=now,
+        )
+        try:
+            await uow.dialogs.add(dialog)
+            await uow.commit()
+            return dialog
+        except Conflict:
+            pass
+    async with ports.open_uow(speaker.tenant_id) as uow:
+        made_meanwhile = await uow.dialogs.chat_dialog(speaker.user_id)
+        assert made_meanwhile is not None  # noqa: S101
+        return made_meanwhile
+
+
+async def _generate(
+    speaker: Principal, route: Route, chat: ChatRequest, question: Message, ports: OneShotPorts
+) -> tuple[Message, Outcome]:
+    answer = unanswered(question)
+    call = Call(
+        principal=speaker,
+        route=route,
+        chat=chat,
+        endpoint="chat",
+        request_id=question.request_id or "",
+        opening=(MessagesAdded(messages=(question, answer)),),
+        closing=lambda outcome: (AnswerEnded(answer=ended_answer(answer, outcome)),),
+        dialog_id=question.dialog_id,
+        message_id=answer.id,
+        detached=True,
+    )
+    outcome = await (await begin(call, ports.completions)).outcome()
+    if outcome.error is not None:
+        raise outcome.error
+    return ended_answer(answer, outcome), outcome
+
+
+def _cacheable(outcome: Outcome) -> Mapping[str, Any]:
+    return {
+        "text": outcome.text,
+        "model": outcome.model.name if outcome.model else None,
+        "finish_reason": outcome.finish_reason.value,
+    }
+
+
+async def _keep_cached(question: Message, found: Mapping[str, Any], ports: OneShotPorts) -> Message:
+    """Store the question with its cached answer: the history loses nothing, the ledger has nothing to do."""
+    answer = replace(
+        unanswered(question),
+        content=found["text"],
+        model=found["model"],
+        finish_reason=found["finish_reason"],
+        status=MessageStatus.COMPLETED,
+        usage=Usage(),
+        cached=True,
+        completed_at=ports.dialogs.clock(),
+    )
+    await ports.completions.answers.ledger.record((MessagesAdded(messages=(question, answer)),))
+    return answer

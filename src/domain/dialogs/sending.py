@@ -1,0 +1,177 @@
+"""A question put to a dialog: history fitted, question and answer stored with the hold, the answer settled with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from src.domain.catalog.model import Model, Route
+from src.domain.completion.answering import Answering
+from src.domain.completion.model import Call, ChatMessage, ChatRequest, ChatRole, Outcome, Parameters
+from src.domain.completion.ports import TokenMeter
+from src.domain.completion.use_cases import CompletionPorts, begin, resolve
+from src.domain.dialogs.model import (
+    AnswerEnded,
+    Context,
+    Dialog,
+    DialogId,
+    Message,
+    MessageId,
+    MessageRole,
+    MessagesAdded,
+    MessageStatus,
+    fitted,
+    new_question,
+    unanswered,
+)
+from src.domain.dialogs.use_cases import DialogPorts, own_dialog
+from src.domain.identity.model import Principal
+from src.domain.ledger.model import CallStatus, Record
+from src.shared.errors import InvalidRequest, NotFound
+
+MAX_HISTORY = 2000
+"""The most messages read for one context; a window that large has not been sold yet."""
+
+OUTPUT_SHARE = 4
+"""Without a wish of the caller, a quarter of the window (at most the model's maximum) is kept free for the answer."""
+
+MESSAGE_OVERHEAD_TOKENS = 8
+
+_ENDED_AS = {
+    CallStatus.COMPLETED: MessageStatus.COMPLETED,
+    CallStatus.CANCELLED: MessageStatus.CANCELLED,
+    CallStatus.INTERRUPTED: MessageStatus.INTERRUPTED,
+    CallStatus.FAILED: MessageStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a user asks in a dialog; `params` are the dialog's with the question's own on top."""
+
+    dialog_id: DialogId
+    content: str
+    request_id: str
+    model: str | None = None
+    parent_id: MessageId | None = None
+    params: Mapping[str, Any] | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanging:
+    """A question stored and its answer under way."""
+
+    question: Message
+    answer: Message
+    omitted_turns: int
+    answering: Answering
+
+    async def ended(self) -> Message:
+        """The answer as it was stored. Raises what kept it from being given, where there is no answer at all."""
+        outcome = await self.answering.outcome()
+        if outcome.status is CallStatus.FAILED and outcome.error is not None:
+            raise outcome.error
+        return ended_answer(self.answer, outcome)
+
+
+def ended_answer(answer: Message, outcome: Outcome) -> Message:
+    """The answer with everything its call brought."""
+    error = outcome.error
+    return replace(
+        answer,
+        content=outcome.text,
+        status=_ENDED_AS[outcome.status],
+        finish_reason=outcome.finish_reason.value,
+        model=outcome.model.name if outcome.model else None,
+        usage=outcome.usage,
+        cost_micro_usd=outcome.cost_micro_usd,
+        error={"code": error.specific_code, "message": error.message} if error else None,
+        completed_at=outcome.ended_at,
+    )
+
+
+async def ask(
+    principal: Principal, question: Question, dialogs: DialogPorts, completions: CompletionPorts
+) -> Exchanging:
+    """Store the question and begin the answer.
+
+    Raises NotFound (dialog, parent or model), InvalidRequest (the question alone overflows the window), QuotaExceeded.
+    """
+    dialog, path = await _history(principal, question, dialogs)
+    route = resolve(dialogs.catalog.current(), principal, question.model or dialog.model)
+    parameters = Parameters(**{**dialog.params, **(question.params or {})})
+    parent_id = path[-1].id if path else None
+    asked = new_question(dialog, parent_id, question.content, question.request_id, dialogs.clock())
+    answer = unanswered(asked)
+    context = _context(dialog, [*path, asked], route, parameters, completions.answers.meter)
+    call = Call(
+        principal=principal,
+        route=route,
+        chat=ChatRequest(
+            messages=_as_chat(dialog.system_prompt, context.messages), parameters=parameters, stream=question.stream
+        ),
+        endpoint="dialogs",
+        request_id=question.request_id,
+        opening=(MessagesAdded(messages=(asked, answer)),),
+        closing=_answer_ended(answer),
+        dialog_id=dialog.id,
+        message_id=answer.id,
+        detached=True,
+    )
+    answering = await begin(call, completions)
+    return Exchanging(question=asked, answer=answer, omitted_turns=context.omitted_turns, answering=answering)
+
+
+def _answer_ended(answer: Message) -> Callable[[Outcome], Sequence[Record]]:
+    return lambda outcome: (AnswerEnded(answer=ended_answer(answer, outcome)),)
+
+
+async def _history(principal: Principal, question: Question, ports: DialogPorts) -> tuple[Dialog, list[Message]]:
+    """The dialog and the messages above the question, root first; unfinished answers are no history."""
+    async with ports.open_uow(principal.tenant_id) as uow:
+        dialog = await own_dialog(uow, principal, question.dialog_id)
+        leaf = question.parent_id or dialog.head_id
+        if leaf is None:
+            return dialog, []
+        path = await uow.dialogs.path(dialog.id, leaf, limit=MAX_HISTORY)
+    if not path:
+        raise NotFound("The parent message is not in this dialog.", param="parent_id")
+    if path[-1].role is not MessageRole.ASSISTANT or path[-1].status is MessageStatus.IN_PROGRESS:
+        raise InvalidRequest("parent_id must name an answer that has ended.", param="parent_id")
+    return dialog, path
+
+
+def _context(
+    dialog: Dialog, path: Sequence[Message], route: Route, parameters: Parameters, meter: TokenMeter
+) -> Context:
+    """The newest turns that fit the first model's window beside the system prompt and the answer."""
+    model = route.models[0]
+    budget = model.context_window - _kept_for_answer(model, parameters)
+    if dialog.system_prompt:
+        budget -= _tokens(dialog.system_prompt, model, meter)
+    context = fitted(path, {each.id: _tokens(each.content, model, meter) for each in path}, budget)
+    if context.messages:
+        return context
+    question = path[-1]
+    if _tokens(question.content, model, meter) > model.context_window:
+        raise InvalidRequest(
+            f"The message does not fit the context window of {model.name} ({model.context_window} tokens).",
+            param="content",
+            code="context_length_exceeded",
+        )
+    return Context(messages=(question,), omitted_turns=context.omitted_turns - 1)
+
+
+def _tokens(text: str, model: Model, meter: TokenMeter) -> int:
+    return meter.count(text, model) + MESSAGE_OVERHEAD_TOKENS
+
+
+def _kept_for_answer(model: Model, parameters: Parameters) -> int:
+    most = min(model.max_output, model.context_window // OUTPUT_SHARE)
+    wish = parameters.max_output_tokens
+    return most if wish is None else min(wish, model.max_output, model.context_window // 2)
+
+
+def _as_chat(system_prompt: str | None, messages: Sequence[Message]) -> tuple[ChatMessage, ...]:
+    system = (ChatMessage(role=ChatRole.SYSTEM, text=system_prompt),) if system_prompt else ()
+    return (*system, *(ChatMessage(role=ChatRole(each.role.value), text=each.content) for each in messages))
