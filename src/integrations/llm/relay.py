@@ -182,8 +182,7 @@ class Relay(ChatModel):
             data = b""
         finally:
             response.close()
-        message = relay_failures.message_in(parsed(data), self._secrets())
-        return relay_failures.of_status(response.status, message, response.headers)
+        return relay_failures.of_answer(response.status, parsed(data), response.headers, self._secrets())
 
     def _secrets(self) -> tuple[str, ...]:
         """What must never be quoted: a provider may repeat the key it was sent."""
