@@ -145,7 +145,7 @@ def _contents(messages: tuple[ChatMessage, ...]) -> list[dict[str, Any]]:
 async def _read_in_a_task(
     stream: "AsyncIterator[GenerateContentResponse]",
 ) -> "AsyncGenerator[GenerateContentResponse]":
-    """The same chunks. Closing this closes the connection; closing the SDK's own stream does not, ending its task does."""
+    """The same chunks. Closing this closes the connection; closing the SDK's stream would not, ending its task does."""
     chunks: asyncio.Queue[GenerateContentResponse | None] = asyncio.Queue(CHUNKS_AHEAD)
 
     async def read() -> None:
