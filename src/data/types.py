@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -30,10 +31,19 @@ def storable(text: str) -> str:
 def dump_json(value: Any) -> str:
     """JSON text that both databases take."""
     try:
-        text = orjson.dumps(value).decode()
+        text = orjson.dumps(value, default=_plain).decode()
     except TypeError:
-        text = storable(json.dumps(value, ensure_ascii=False))
+        text = storable(json.dumps(value, ensure_ascii=False, default=_plain))
     return _ESCAPED_NUL.sub(rf"\1{REPLACEMENT}", text) if "\\u0000" in text else text
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences of whatever kind, as JSON knows them."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 JsonValue = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")

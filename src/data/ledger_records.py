@@ -1,0 +1,204 @@
+"""The records that commit with ledger operations, as rows: messages, ended answers, usage."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from src.data.bulk import insert_rows, update_rows
+from src.data.ledger_tables import usage_days, usage_records
+from src.data.tables import dialogs, messages
+from src.data.types import storable
+from src.domain.dialogs.model import AnswerEnded, DialogId, Message, MessagesAdded, MessageStatus
+from src.domain.identity.model import TenantId
+from src.domain.ledger.model import Closing, HoldId, Record, UsageRecord
+
+NO_KEY = UUID(int=0)
+LOST = {"code": "interrupted", "message": "The gateway stopped before this answer was finished. Nothing was charged."}
+
+_NEW_MESSAGE = ("id", "tenant_id", "dialog_id", "parent_id", "role", "request_id", "created_at", "hold_id")
+_OUTCOME = (
+    "content",
+    "parts",
+    "status",
+    "finish_reason",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "estimated",
+    "cost_micro_usd",
+    "cached",
+    "error",
+    "completed_at",
+)
+_USAGE = (
+    "id",
+    "tenant_id",
+    "user_id",
+    "api_key_id",
+    "hold_id",
+    "request_id",
+    "endpoint",
+    "requested_model",
+    "model",
+    "provider",
+    "status",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "estimated",
+    "cost_micro_usd",
+    "attempts",
+    "created_at",
+    "duration_ms",
+    "dialog_id",
+    "message_id",
+    "flags",
+)
+_DAY_KEY = ("tenant_id", "user_id", "day", "model", "api_key_id")
+_DAY_SUMS = ("calls", "input_tokens", "output_tokens", "cost_micro_usd")
+_ADD_UP = f"({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
+    f"{name} = usage_days.{name} + excluded.{name}" for name in _DAY_SUMS
+)
+
+DayKey = tuple[UUID, UUID, date, str, UUID]
+
+
+class RecordRows:
+    """Rows gathered from the records of a batch, written with one statement a table."""
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[Any, ...]] = []
+        self._answers: list[tuple[Any, ...]] = []
+        self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
+        self._usage: list[tuple[Any, ...]] = []
+        self._days: dict[DayKey, list[int]] = {}
+        self._unfinished: list[tuple[Any, ...]] = []
+
+    def add(self, records: Sequence[Record], hold_id: HoldId | None) -> None:
+        """Records of one operation; an answer in progress remembers its hold."""
+        for record in records:
+            match record:
+                case UsageRecord():
+                    self._add_usage(record)
+                case MessagesAdded():
+                    self._messages.extend(_message_row(message, hold_id) for message in record.messages)
+                case AnswerEnded():
+                    self._end_answer(record)
+                case _:
+                    raise TypeError(f"no table for {type(record).__name__}")
+
+    def fail_unfinished(self, closing: Closing) -> None:
+        """Whatever the closed hold's call left in progress has failed."""
+        self._unfinished.append((closing.hold.tenant_id, closing.hold.id, MessageStatus.FAILED, LOST, closing.at))
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Write everything, in one order of tables and keys, so that two replicas never wait for each other in turn."""
+        await insert_rows(connection, messages, _NEW_MESSAGE + _OUTCOME, self._messages)
+        await insert_rows(connection, usage_records, _USAGE, self._usage)
+        days = [(*key, *sums) for key, sums in sorted(self._days.items())]
+        await insert_rows(connection, usage_days, _DAY_KEY + _DAY_SUMS, days, on_conflict=_ADD_UP)
+        heads = sorted(self._heads.values())
+        await update_rows(connection, dialogs, ("tenant_id", "id"), ("head_id", "updated_at"), heads)
+        await update_rows(connection, messages, ("tenant_id", "id"), _OUTCOME, sorted(self._answers, key=_by_id))
+        await update_rows(
+            connection,
+            messages,
+            ("tenant_id", "hold_id"),
+            ("status", "error", "completed_at"),
+            sorted(self._unfinished, key=_by_id),
+            where="status = 'in_progress'",
+        )
+
+    def _end_answer(self, record: AnswerEnded) -> None:
+        answer = record.answer
+        self._answers.append((answer.tenant_id, answer.id, *_outcome_of(answer)))
+        if record.becomes_head:
+            head = (answer.tenant_id, answer.dialog_id, answer.id, answer.completed_at or answer.created_at)
+            self._heads[(answer.tenant_id, answer.dialog_id)] = head
+
+    def _add_usage(self, record: UsageRecord) -> None:
+        self._usage.append(_usage_row(record))
+        key = (
+            record.tenant_id,
+            record.user_id,
+            record.created_at.date(),
+            record.model or record.requested_model,
+            record.api_key_id or NO_KEY,
+        )
+        sums = self._days.setdefault(key, [0, 0, 0, 0])
+        usage = record.usage
+        for index, amount in enumerate((1, usage.input_tokens, usage.output_tokens, record.cost_micro_usd)):
+            sums[index] += amount
+
+
+def _by_id(row: Sequence[Any]) -> tuple[UUID, UUID]:
+    return row[0], row[1]
+
+
+def _message_row(message: Message, hold_id: HoldId | None) -> tuple[Any, ...]:
+    return (
+        message.id,
+        message.tenant_id,
+        message.dialog_id,
+        message.parent_id,
+        message.role,
+        message.request_id,
+        message.created_at,
+        hold_id if message.status is MessageStatus.IN_PROGRESS else None,
+        *_outcome_of(message),
+    )
+
+
+def _outcome_of(message: Message) -> tuple[Any, ...]:
+    usage = message.usage
+    return (
+        storable(message.content),
+        list(message.parts) or None,
+        message.status,
+        message.finish_reason,
+        message.model,
+        usage.input_tokens if usage else None,
+        usage.output_tokens if usage else None,
+        usage.cache_read_tokens if usage else None,
+        usage.cache_write_tokens if usage else None,
+        usage.estimated if usage else False,
+        message.cost_micro_usd,
+        message.cached,
+        None if message.error is None else dict(message.error),
+        message.completed_at,
+    )
+
+
+def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
+    usage = record.usage
+    return (
+        record.id,
+        record.tenant_id,
+        record.user_id,
+        record.api_key_id,
+        record.hold_id,
+        record.request_id,
+        record.endpoint,
+        record.requested_model,
+        record.model,
+        record.provider,
+        record.status,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.estimated,
+        record.cost_micro_usd,
+        list(record.attempts),
+        record.created_at,
+        record.duration_ms,
+        record.dialog_id,
+        record.message_id,
+        list(record.flags),
+    )

@@ -1,0 +1,154 @@
+"""Things to test with: whole and plausible, each field overridable."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from src.domain.catalog.model import Usage
+from src.domain.dialogs.model import Dialog, DialogId, Message, MessageId, MessageRole, MessageStatus
+from src.domain.identity.model import ApiKey, ApiKeyId, Role, Session, Tenant, TenantId, User, UserId
+from src.domain.ledger.model import (
+    Adjustment,
+    Attempt,
+    CallStatus,
+    Closing,
+    Demand,
+    Hold,
+    HoldId,
+    HoldRequest,
+    HoldState,
+    Scope,
+    Unit,
+    UsageRecord,
+)
+from src.shared.ids import new_id
+from src.shared.money import MicroDollars
+
+NOW = datetime(2026, 11, 21, 9, 0, 0, 123456, tzinfo=UTC)
+
+
+def make_tenant(**given: Any) -> Tenant:
+    tenant_id = TenantId(new_id())
+    return Tenant(**{"id": tenant_id, "slug": f"t-{tenant_id.hex[-12:]}", "name": "A tenant", "created_at": NOW, **given})
+
+
+def make_user(tenant: Tenant, **given: Any) -> User:
+    user_id = UserId(new_id())
+    base = {"id": user_id, "tenant_id": tenant.id, "external_id": f"u-{user_id.hex}", "role": Role.USER}
+    return User(**{**base, "created_at": NOW, **given})
+
+
+def make_key(user: User, **given: Any) -> ApiKey:
+    key_id = ApiKeyId(new_id())
+    base = {
+        "id": key_id,
+        "tenant_id": user.tenant_id,
+        "user_id": user.id,
+        "name": "a key",
+        "prefix": "sk-gw-abc",
+        "secret_hmac": hashlib.sha256(key_id.bytes).digest(),
+        "created_at": NOW,
+    }
+    return ApiKey(**{**base, **given})
+
+
+def make_session(user: User, **given: Any) -> Session:
+    session_id = new_id()
+    base = {
+        "id": session_id,
+        "tenant_id": user.tenant_id,
+        "user_id": user.id,
+        "refresh_hmac": hashlib.sha256(session_id.bytes).digest(),
+        "expires_at": NOW + timedelta(days=30),
+        "created_at": NOW,
+    }
+    return Session(**{**base, **given})
+
+
+def make_dialog(user: User, **given: Any) -> Dialog:
+    base = {"id": DialogId(new_id()), "tenant_id": user.tenant_id, "user_id": user.id}
+    return Dialog(**{**base, "created_at": NOW, "updated_at": NOW, **given})
+
+
+def make_message(dialog: Dialog, **given: Any) -> Message:
+    base = {
+        "id": MessageId(new_id()),
+        "tenant_id": dialog.tenant_id,
+        "dialog_id": dialog.id,
+        "parent_id": None,
+        "role": MessageRole.USER,
+        "content": "What is a quota?",
+        "status": MessageStatus.COMPLETED,
+        "created_at": NOW,
+        "completed_at": NOW,
+    }
+    return Message(**{**base, **given})
+
+
+def make_answer(question: Message, **given: Any) -> Message:
+    base = {
+        "id": MessageId(new_id()),
+        "tenant_id": question.tenant_id,
+        "dialog_id": question.dialog_id,
+        "parent_id": question.id,
+        "role": MessageRole.ASSISTANT,
+        "content": "",
+        "status": MessageStatus.IN_PROGRESS,
+        "created_at": NOW,
+    }
+    return Message(**{**base, **given})
+
+
+def make_top_up(user: User, amount: int, **given: Any) -> Adjustment:
+    base = {"tenant_id": user.tenant_id, "scope": Scope.USER, "scope_id": user.id, "unit": Unit.TOKENS}
+    return Adjustment(**{**base, "amount": amount, "at": NOW, **given})
+
+
+def make_hold_request(user: User, **given: Any) -> HoldRequest:
+    """Ten tokens of prompt and ninety of output, all or nothing: a hundred tokens."""
+    base = {
+        "id": HoldId(new_id()),
+        "tenant_id": user.tenant_id,
+        "user_id": user.id,
+        "api_key_id": None,
+        "model": "fast",
+        "request_id": f"req-{new_id().hex}",
+        "demand": Demand(prompt_tokens=10, output_tokens=90, least_output_tokens=90),
+        "at": NOW,
+        "expires_at": NOW + timedelta(minutes=10),
+    }
+    return HoldRequest(**{**base, **given})
+
+
+def make_closing(hold: Hold, **given: Any) -> Closing:
+    """Settled with forty tokens."""
+    base = {"hold": hold, "state": HoldState.SETTLED, "at": NOW, "tokens": 40, "requests": 1, "model": "fast"}
+    return Closing(**{**base, "micro_usd": MicroDollars(7), **given})
+
+
+def make_usage_record(hold: Hold, **given: Any) -> UsageRecord:
+    base = {
+        "id": new_id(),
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "api_key_id": hold.api_key_id,
+        "hold_id": hold.id,
+        "request_id": hold.request_id,
+        "endpoint": "messages",
+        "requested_model": hold.model,
+        "model": hold.model,
+        "provider": "openai",
+        "status": CallStatus.COMPLETED,
+        "usage": Usage(input_tokens=10, output_tokens=30),
+        "cost_micro_usd": MicroDollars(7),
+        "attempts": (Attempt(model=hold.model, outcome="ok", duration_ms=12),),
+        "created_at": NOW,
+        "duration_ms": 12,
+    }
+    return UsageRecord(**{**base, **given})
+
+
+def nobody() -> UUID:
+    """An id that belongs to nothing."""
+    return new_id()
