@@ -69,7 +69,7 @@ class KeySet:
             await self._fetched()
         return found or self._find(kid, algorithm)
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Give up a fetch that is under way."""
         if self._fetch is not None:
             self._fetch.cancel()

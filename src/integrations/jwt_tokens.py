@@ -84,10 +84,10 @@ class JwtTokens(TokenVerifier, TokenIssuer):
     def access_ttl_s(self) -> float:
         return self._settings.access_ttl_s
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Give up what is being fetched."""
         if self._keys is not None:
-            await self._keys.aclose()
+            await self._keys.close()
 
     def issue(self, claims: Claims) -> str:
         """An HS256 token. Raises NotAllowed without a secret."""

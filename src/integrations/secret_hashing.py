@@ -4,7 +4,6 @@ import base64
 import binascii
 import hmac
 from enum import StrEnum
-from typing import Self
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -48,13 +47,9 @@ def derived_key(encryption_key: str, purpose: Purpose | str) -> bytes:
 class KeyedHasher(SecretHasher):
     """HMAC-SHA256. Fast on purpose: what it hashes is random already."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-
-    @classmethod
-    def of(cls, encryption_key: str, purpose: Purpose | str = Purpose.API_KEYS) -> Self:
-        """The hasher of one purpose. Raises Misconfigured (see root_key)."""
-        return cls(derived_key(encryption_key, purpose))
+    def __init__(self, encryption_key: str, purpose: Purpose | str = Purpose.API_KEYS) -> None:
+        """Raises Misconfigured (see root_key)."""
+        self._key = derived_key(encryption_key, purpose)
 
     def hmac(self, secret: str) -> bytes:
         """32 bytes."""

@@ -2,10 +2,14 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from src.domain.identity.model import Principal, Role, User
-from src.shared.errors import InvalidRequest, NotAllowed
+from src.shared.errors import InvalidRequest, NotAllowed, NotFound
 from src.shared.ids import parse_id
+
+T = TypeVar("T")
 
 MAX_NAME = 200
 MAX_EMAIL = 254
@@ -67,6 +71,23 @@ def require_unscoped(principal: Principal) -> None:
     """Raises NotAllowed for keys that are limited to some models: who can make users can log in as them."""
     if principal.api_key is not None and principal.api_key.models is not None:
         raise NotAllowed("This API key is limited to some models; users and tenants need one without limits.")
+
+
+def existing(row: T | None, what: str) -> T:
+    """Raises NotFound for None."""
+    if row is None:
+        raise NotFound(f"No such {what}.")
+    return row
+
+
+def check_fields(changes: Mapping[str, Any], allowed: frozenset[str]) -> None:
+    """Raises InvalidRequest for changes of anything else, and for nulls where there must be a value."""
+    for name in changes:
+        if name not in allowed:
+            raise InvalidRequest(f"{name} cannot be changed; these can: {', '.join(sorted(allowed))}.", param=name)
+    for name in ("disabled", "role"):
+        if name in changes and changes[name] is None:
+            raise InvalidRequest(f"{name} cannot be null.", param=name)
 
 
 def _has_control(text: str) -> bool:
