@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import orjson
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as some
 
 from src.domain.catalog.model import ProviderKind
-from src.domain.completion.model import Failure, WireChunk
+from src.domain.completion.model import Failure, UpstreamFailed, WireChunk
 from src.integrations.llm import relay as relay_module
+from src.integrations.llm import relay_anthropic, relay_openai
 from tests.contracts.relaying import (
     ANTHROPIC,
     DIALECTS,
@@ -153,6 +157,23 @@ async def test_a_port_where_nobody_listens_is_a_connect_failure(relay_to: Relays
     assert "127.0.0.1" not in failure.message
 
 
+async def test_a_server_that_takes_no_connections_is_a_connect_failure(relay_to: Relays) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address: tuple[str, int] = full.getsockname()
+        waiting = [socket.socket() for _ in range(8)]
+        try:
+            for connection in waiting:
+                connection.setblocking(False)
+                connection.connect_ex(address)
+            failure, _ = await failure_of(relay_to(OPENAI, f"http://127.0.0.1:{address[1]}"), asking(OPENAI))
+        finally:
+            for connection in waiting:
+                connection.close()
+    assert failure.kind is Failure.CONNECT
+
+
 @pytest.mark.parametrize("kind", DIALECTS)
 async def test_closing_a_stream_closes_the_upstream(upstream: Upstream, relay_to: Relays, kind: ProviderKind) -> None:
     upstream.script(Hang(30.0, after=2))
@@ -216,3 +237,50 @@ async def test_an_error_that_never_ends_is_known_by_its_status(
     async with raw_server(writing(*[b"x"] * 100, pause_s=0.05), status=503) as url, asyncio.timeout(1.0):
         failure, _ = await failure_of(relay_to(ANTHROPIC, url), asking(ANTHROPIC))
     assert failure.kind is Failure.SERVER
+
+
+WORDS = (
+    *("type", "error", "message", "code", "model", "usage", "choices", "index", "delta", "finish_reason", "content"),
+    *("tool_calls", "function", "arguments", "function_call", "text", "thinking", "input", "stop_reason", "stop"),
+    *("prompt_tokens", "completion_tokens", "prompt_tokens_details", "cached_tokens", "input_tokens", "output_tokens"),
+    *("message_start", "message_delta", "message_stop", "ping", "n", "max_tokens", "budget_tokens", "stream_options"),
+)
+SCALARS = some.none() | some.booleans() | some.integers(-5, 2**63) | some.floats() | some.sampled_from(WORDS)
+VALUES = some.recursive(
+    SCALARS,
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.sampled_from(WORDS), inner, max_size=6),
+    max_leaves=25,
+)
+
+
+@given(VALUES)
+def test_whatever_a_provider_answers_nothing_but_a_failure_is_raised(value: Any) -> None:
+    for read in (relay_openai.read_reply, relay_anthropic.read_reply):
+        with suppress(UpstreamFailed):
+            assert read(orjson.dumps(value)).finished.wire
+
+
+@given(some.lists(some.dictionaries(some.sampled_from(WORDS), VALUES, max_size=8), min_size=1, max_size=6))
+def test_whatever_a_stream_holds_is_handed_on_up_to_an_error(events: list[dict[str, Any]]) -> None:
+    data = sse(*events)
+    for reader in (relay_openai.OpenAIReader(wants_usage=True, choices=1), relay_anthropic.AnthropicReader()):
+        passed = reader.read(data) + reader.held
+        assert data.startswith(passed)
+        assert passed == data or reader.failure is not None or reader.is_over
+        assert reader.finished().wire == reader.held
+    for read_text in (relay_openai.read_text, relay_anthropic.read_text):
+        assert isinstance(read_text(data), str)
+
+
+@given(some.dictionaries(some.sampled_from(WORDS), VALUES, max_size=8), some.integers(0, 5000))
+def test_whatever_a_client_sends_the_cap_is_kept(fields: dict[str, Any], cap: int) -> None:
+    for kind, body_for in ((OPENAI, relay_openai.body_for), (ANTHROPIC, relay_anthropic.body_for)):
+        request = asking(kind, stream=True, cap=cap)
+        body = body_for(request, fields, "max_completion_tokens")
+        caps = [body[name] for name in relay_openai.CAP_FIELDS if name in body]
+        assert caps
+        choices = relay_openai.choices_of(fields) if kind is OPENAI else 1
+        assert all(limit * choices <= cap or limit <= 1 for limit in caps)
+        thinking = body.get("thinking")
+        if kind is ANTHROPIC and isinstance(thinking, dict) and "max_tokens" not in fields:
+            assert not isinstance(thinking.get("budget_tokens"), int) or thinking["budget_tokens"] < cap

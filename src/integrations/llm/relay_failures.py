@@ -57,10 +57,10 @@ def _status_in(error: Any) -> int | None:
 
 def _kind_of(error: Exception) -> Failure:
     match error:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return Failure.CONNECT
         case TimeoutError():
             return Failure.TIMEOUT
-        case aiohttp.ClientConnectorError():
-            return Failure.CONNECT
         case aiohttp.ClientPayloadError() if isinstance(error.__cause__, ContentEncodingError):
             # The client wraps a cut body and one that cannot be decompressed alike; the cause tells them apart.
             return Failure.MALFORMED
