@@ -187,11 +187,11 @@ class TailReader:
             (self._held if self._holding else flowing).append(event)
 
     def _look_closely(self, event: bytes) -> bool:
+        if self._is_plain(event):
+            self.progressed = True
+            return True
         payload = payload_of(event)
         if not payload:
-            return True
-        if self._has_begun and not self._holding and payload.endswith(b"}") and not self._is_marked(event):
-            self.progressed = True
             return True
         if payload == DONE:
             self.progressed = self.is_over = True
