@@ -81,7 +81,7 @@ class Family:
 
 OPENAI = Family(is_exact=True)
 OLDER_OPENAI = Family(vocabulary="cl100k_base", is_exact=True)
-ANTHROPIC = Family(estimate_factor=1.25, bound_factor=1.5, per_other_character=0.25)
+ANTHROPIC = Family(estimate_factor=1.25, bound_factor=1.5, per_other_character=0.5)
 GOOGLE = Family(bound_factor=1.3)
 SMOLLM2 = Family(bound_factor=2.0, per_other_character=2.0)
 OTHERS = Family(bound_factor=1.5, per_other_character=0.5)
@@ -180,7 +180,7 @@ def _slices(text: str) -> Iterator[str]:
 def _surplus(text: str, encoded: bytes, family: Family) -> float:
     """Tokens by which other vocabularies exceed OpenAI's, which joins three digits and long runs into one."""
     digits = len(encoded) - len(encoded.translate(None, _DIGITS))
-    runs = sum(match.end() - match.start() for match in _RUN.finditer(text))
+    runs = sum(len(match[0]) if match[1] == "\n" else len(match[0]) / 2 for match in _RUN.finditer(text))
     others = 0 if text.isascii() else len(text) - len(text.encode("ascii", errors="ignore"))
     return digits * 2 / 3 + runs + others * family.per_other_character
 
