@@ -30,7 +30,9 @@ NOW = datetime(2026, 11, 21, 9, 0, 0, 123456, tzinfo=UTC)
 
 def make_tenant(**given: Any) -> Tenant:
     tenant_id = TenantId(new_id())
-    return Tenant(**{"id": tenant_id, "slug": f"t-{tenant_id.hex[-12:]}", "name": "A tenant", "created_at": NOW, **given})
+    return Tenant(
+        **{"id": tenant_id, "slug": f"t-{tenant_id.hex[-12:]}", "name": "A tenant", "created_at": NOW, **given}
+    )
 
 
 def make_user(tenant: Tenant, **given: Any) -> User:

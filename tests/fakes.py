@@ -1,0 +1,201 @@
+"""The data room in memory, over the same arithmetic. It is trusted because it passes the same contracts."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Self
+from uuid import UUID
+
+from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
+from src.domain.identity.model import TenantId
+from src.domain.ledger.book import Book
+from src.domain.ledger.model import (
+    Account,
+    Adjustment,
+    Closed,
+    Closing,
+    EntryKind,
+    Hold,
+    HoldId,
+    HoldRequest,
+    HoldState,
+    Record,
+    UsageRecord,
+)
+from src.domain.ledger.ports import Discrepancy
+from src.domain.unit_of_work import UnitOfWork
+from src.shared.clock import Clock, utc_now
+from src.shared.errors import NotFound
+from tests.fake_repositories import FakeAccounts, FakeAuditLog, FakeCatalog, FakeDialogs, FakeDirectory, FakeIdentity
+from tests.fake_store import Store
+
+CHARGES = (EntryKind.CHARGE, EntryKind.LATE_CHARGE)
+
+
+class FakeLedger:
+    """The ledger in memory. An operation is atomic because nothing in it awaits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def open(self, request: HoldRequest, records: Sequence[Record] = ()) -> Hold:
+        await asyncio.sleep(0)
+        self._check(records)
+        book = self._book()
+        hold = book.open(request)
+        self._write(book, records, hold.id)
+        return hold
+
+    async def close(self, closing: Closing, records: Sequence[Record] = ()) -> Closed:
+        await asyncio.sleep(0)
+        book = self._book()
+        closed = book.close(closing)
+        self._write(book, records, None)
+        if closing.state is not HoldState.SETTLED:
+            self._fail_unfinished(closing)
+        return closed
+
+    async def record(self, records: Sequence[Record]) -> None:
+        await asyncio.sleep(0)
+        self._check(records)
+        self._write(self._book(), records, None)
+
+    def adjust(self, adjustment: Adjustment) -> Account:
+        book = self._book()
+        account = book.adjust(adjustment)
+        self._write(book, (), None)
+        return account
+
+    def _book(self) -> Book:
+        return Book(self._store.accounts.values(), {hold.id: hold.state for hold in self._store.holds.values()})
+
+    def _check(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, MessagesAdded):
+                for message in record.messages:
+                    dialog = self._store.dialogs.get(message.dialog_id)
+                    if dialog is None or dialog.tenant_id != message.tenant_id:
+                        raise NotFound("What this belongs to does not exist (any more).")
+
+    def _write(self, book: Book, records: Sequence[Record], hold_id: HoldId | None) -> None:
+        store = self._store
+        store.accounts.update((account_id, book.account(account_id)) for account_id in book.created | book.changed)
+        store.holds.update((hold.id, hold) for hold in book.opened)
+        store.entries.update((entry.id, entry) for entry in book.entries)
+        for closing in book.closed:
+            store.holds[closing.hold.id] = replace(store.holds[closing.hold.id], state=closing.state)
+        for record in records:
+            self._write_record(record, hold_id)
+
+    def _write_record(self, record: Record, hold_id: HoldId | None) -> None:
+        store = self._store
+        match record:
+            case UsageRecord():
+                store.usage[record.id] = record
+            case MessagesAdded():
+                for message in record.messages:
+                    store.messages[message.id] = message
+                    if hold_id is not None and message.status is MessageStatus.IN_PROGRESS:
+                        store.message_holds[message.id] = hold_id
+            case AnswerEnded():
+                answer = record.answer
+                if answer.id in store.messages:
+                    store.messages[answer.id] = answer
+                if record.becomes_head and answer.dialog_id in store.dialogs:
+                    dialog = store.dialogs[answer.dialog_id]
+                    at = answer.completed_at or answer.created_at
+                    store.dialogs[answer.dialog_id] = replace(dialog, head_id=answer.id, updated_at=at)
+
+    def _fail_unfinished(self, closing: Closing) -> None:
+        for message_id, hold_id in self._store.message_holds.items():
+            message = self._store.messages.get(message_id)
+            if hold_id == closing.hold.id and message is not None and message.status is MessageStatus.IN_PROGRESS:
+                lost = {"code": "interrupted", "message": "The gateway stopped before this answer was finished."}
+                self._store.messages[message_id] = replace(
+                    message, status=MessageStatus.FAILED, error=lost, completed_at=closing.at
+                )
+
+
+class FakeAuditor:
+    """The laws, counted by hand."""
+
+    def __init__(self, store: Store, ledger: FakeLedger, *, clock: Clock = utc_now) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+
+    async def discrepancies(self, limit: int = 1000) -> list[Discrepancy]:
+        held: defaultdict[UUID, int] = defaultdict(int)
+        for hold in self._store.holds.values():
+            for line in hold.lines:
+                held[line.account_id] += line.amount if hold.state is HoldState.OPEN else 0
+        found = []
+        for account in self._store.accounts.values():
+            own = [entry for entry in self._store.entries.values() if entry.account_id == account.id]
+            spent = -sum(entry.amount for entry in own if entry.kind in CHARGES)
+            for law, expected, actual in (
+                ("balance", sum(entry.amount for entry in own), account.balance),
+                ("spent", spent, account.spent),
+                ("held", held[account.id], account.held),
+                ("negative", min(0, account.available), 0),
+            ):
+                if expected != actual:
+                    found.append(Discrepancy(law=law, subject=str(account.id), expected=expected, found=actual))
+        return found[:limit]
+
+    async def close_expired(self, limit: int = 500) -> int:
+        now = self._clock()
+        holds = [h for h in self._store.holds.values() if h.state is HoldState.OPEN and h.expires_at <= now][:limit]
+        for hold in holds:
+            await self._ledger.close(Closing(hold=hold, state=HoldState.EXPIRED, at=now))
+        return len(holds)
+
+
+class FakeUnitOfWork:
+    """All repositories over one store; leaving it without commit puts everything back."""
+
+    def __init__(self, store: Store, tenant_id: TenantId | None) -> None:
+        self._store = store
+        self._kept = store.copy()
+        self.directory = FakeDirectory(store)
+        self.audit = FakeAuditLog(store)
+        self.catalog = FakeCatalog(store)
+        self._tenant_id = tenant_id
+
+    @property
+    def identity(self) -> FakeIdentity:
+        return FakeIdentity(self._store, self._tenant)
+
+    @property
+    def dialogs(self) -> FakeDialogs:
+        return FakeDialogs(self._store, self._tenant)
+
+    @property
+    def accounts(self) -> FakeAccounts:
+        return FakeAccounts(self._store, self._tenant, FakeLedger(self._store).adjust)
+
+    @property
+    def _tenant(self) -> TenantId:
+        if self._tenant_id is None:
+            raise RuntimeError("this unit of work was opened before a tenant was known")
+        return self._tenant_id
+
+    async def __aenter__(self) -> Self:
+        self._kept = self._store.copy()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._store.become(self._kept)
+
+    async def commit(self) -> None:
+        self._kept = self._store.copy()
+
+
+def fake_unit_of_work_opener(store: Store) -> Callable[[TenantId | None], AbstractAsyncContextManager[UnitOfWork]]:
+    return lambda tenant_id: FakeUnitOfWork(store, tenant_id)
