@@ -73,7 +73,7 @@ async def update_tenant(
     if changes.get("disabled") and tenant_id == principal.tenant_id:
         raise Conflict("You cannot disable your own tenant.")
     if "name" in changes:
-        name_of(changes["name"], "name")
+        name_of(changes["name"] or "", "name")
     async with open_uow(tenant_id) as uow:
         tenant = replace(existing(await uow.directory.tenant(tenant_id), "tenant"), **changes)
         await uow.directory.update_tenant(tenant)
