@@ -1,6 +1,6 @@
 """Money is an integer: micro-USD, and rates in micro-USD per million tokens. It is rounded once, up."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import NewType
 
 MicroDollars = NewType("MicroDollars", int)
@@ -19,7 +19,7 @@ def rate_from_usd(usd_per_million: str | int | float | Decimal) -> Rate:
     """
     try:
         exact = Decimal(str(usd_per_million)) * PER_MILLION
-    except InvalidOperation:
+    except DecimalException:
         raise ValueError(f"{usd_per_million!r} is no amount of money") from None
     if not exact.is_finite() or exact < 0 or exact != exact.to_integral_value():
         raise ValueError(f"{usd_per_million!r} USD per million tokens is not a whole, positive number of micro-dollars")
