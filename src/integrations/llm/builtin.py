@@ -8,11 +8,13 @@ from src.domain.catalog.model import Usage
 from src.domain.completion.model import (
     ChatRequest,
     ChatRole,
+    Failure,
     Finished,
     FinishReason,
     Reply,
     TextDelta,
     UpstreamEvent,
+    UpstreamFailed,
     UpstreamRequest,
 )
 from src.domain.completion.ports import ChatModel
@@ -33,17 +35,36 @@ class BuiltinModel(ChatModel):
         self._served_at = served_at
 
     async def complete(self, request: UpstreamRequest) -> Reply:
-        return await (await self._model()).complete(request)
+        base_url = await self._server.base_url()
+        try:
+            return await self._at(base_url).complete(request)
+        except UpstreamFailed as failure:
+            base_url = await self._after(failure, base_url)
+        return await self._at(base_url).complete(request)
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
-        model = await self._model()
-        async with aclosing(model.stream(request)) as events:
+        base_url = await self._server.base_url()
+        try:
+            async with aclosing(self._at(base_url).stream(request)) as events:
+                async for event in events:
+                    yield event
+            return
+        except UpstreamFailed as failure:
+            base_url = await self._after(failure, base_url)
+        async with aclosing(self._at(base_url).stream(request)) as events:
             async for event in events:
                 yield event
 
-    async def _model(self) -> ChatModel:
-        base_url = await self._server.base_url()
+    def _at(self, base_url: str | None) -> ChatModel:
         return FallbackModel() if base_url is None else self._served_at(base_url)
+
+    async def _after(self, failure: UpstreamFailed, base_url: str | None) -> str | None:
+        """Where to try once more, when a crashed server could not be reached; other failures are raised."""
+        # A dying process closes its socket before the system tells that it has ended.
+        if failure.kind is not Failure.CONNECT or base_url is None:
+            raise failure
+        await self._server.discard(base_url)
+        return await self._server.base_url()
 
 
 class FallbackModel(ChatModel):

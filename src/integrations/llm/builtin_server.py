@@ -76,6 +76,13 @@ class BuiltinServer:
                 self._url = await self._started()
             return self._url
 
+    async def discard(self, base_url: str) -> None:
+        """End the child that was at this address and does not answer; the next use starts another."""
+        async with self._starting:
+            if self._url == base_url:
+                self._url = None
+                await asyncio.to_thread(self._stop)
+
     async def close(self) -> None:
         """Stop the child and wait for its end."""
         self._is_over = True
