@@ -33,14 +33,14 @@ def domain_error(error: BaseException) -> GatewayError:
         return error
     if isinstance(error, IntegrityError):
         return _integrity_error(error)
-    if isinstance(error, DataError | UnicodeError):
+    if is_own_fault(error):
         return InvalidRequest("Something in the request cannot be stored: a number out of range, or text that is none.")
     return Unavailable("The database is away or busy; try again in a moment.")
 
 
 def is_own_fault(error: BaseException) -> bool:
     """Whether the rows themselves were refused: trying again would not help."""
-    return isinstance(error, IntegrityError | DataError | UnicodeError)
+    return isinstance(error, IntegrityError | DataError | UnicodeError) or (_sqlstate(error) or "").startswith("22")
 
 
 def is_transient(error: BaseException) -> bool:

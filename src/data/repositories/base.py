@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, CursorResult, Executable, Row, Select
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from src.data.integrity import domain_error
+from src.data.integrity import domain_error, is_own_fault
 from src.domain.identity.model import TenantId
 from src.shared.errors import NotFound
 from src.shared.pages import Page, PageRequest
@@ -28,8 +28,10 @@ class Repository:
         try:
             async with self._connection.begin_nested():
                 return await self._connection.execute(statement)
-        except (IntegrityError, DataError, UnicodeError) as error:
-            raise domain_error(error) from error
+        except (DBAPIError, UnicodeError) as error:
+            if is_own_fault(error):
+                raise domain_error(error) from error
+            raise
 
     async def _first(self, statement: Select[Any], make: Callable[[Row[Any]], T]) -> T | None:
         row = (await self._connection.execute(statement)).first()
