@@ -181,8 +181,11 @@ def _surplus(text: str, encoded: bytes, family: Family) -> float:
     """Tokens by which other vocabularies exceed OpenAI's, which joins three digits and long runs into one."""
     digits = len(encoded) - len(encoded.translate(None, _DIGITS))
     runs = sum(len(match[0]) if match[1] == "\n" else len(match[0]) / 2 for match in _RUN.finditer(text))
-    others = 0 if text.isascii() else len(text) - len(text.encode("ascii", errors="ignore"))
-    return digits * 2 / 3 + runs + others * family.per_other_character
+    if text.isascii() or not family.per_other_character:
+        return digits * 2 / 3 + runs
+    others = len(text) - len(text.encode("ascii", errors="ignore"))
+    emoji = len(text.encode("utf-16-le", errors="replace")) // 2 - len(text)  # those that take four bytes
+    return digits * 2 / 3 + runs + others * family.per_other_character + emoji
 
 
 def _plain_prompt(chat: ChatRequest) -> _Prompt:

@@ -1,0 +1,255 @@
+"""Estimates and bounds of tokens, offline."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import threading
+from functools import cache
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.domain.catalog.model import Model, ProviderKind
+from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, WireBody
+from src.integrations.llm import token_meter
+from src.integrations.llm.token_meter import (
+    ANTHROPIC,
+    DEAR_IMAGE_TOKENS,
+    DISTANT_FILE_TOKENS,
+    FILE_TOKENS,
+    GOOGLE,
+    IMAGE_TOKENS,
+    OLDER_OPENAI,
+    OPENAI,
+    OTHERS,
+    SMOLLM2,
+    TOKENS_FOR_TOOLS,
+    TOKENS_PER_MESSAGE,
+    TOKENS_PER_REQUEST,
+    Family,
+    SplintrMeter,
+    family_of,
+)
+
+METER = SplintrMeter()
+FIXED = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE
+
+TEXTS = {
+    "prose": "The quick brown fox jumps over the lazy dog, and nobody minds. " * 50,
+    "code": "def f(x: int) -> int:\n        if x > 10:\n            return x * 2\n        return f(x + 1)\n" * 40,
+    "json": '{"id": "a1b2", "values": [1, 22, 333, 4444.5], "nested": {"on": true}}\n' * 40,
+    "digits": "1234567890" * 100,
+    "spaces": " " * 2000,
+    "lines": "\n" * 2000,
+    "rules": "-" * 500 + "=" * 500,
+    "japanese": "日本語の文章です。東京は今日も雨。" * 60,
+    "russian": "Это обычный русский текст, который надо посчитать. " * 40,
+    "thai": "สวัสดีครับ วันนี้อากาศดีมาก " * 50,
+    "emoji": "😀🎉🚀" * 100,
+    "base64": base64.b64encode(Random(1).randbytes(3000)).decode(),
+    "hex": Random(1).randbytes(2000).hex(),
+}
+
+
+def model(upstream: str = "gpt-4o", window: int = 200_000) -> Model:
+    return Model(name="m", provider="p", upstream=upstream, context_window=window, max_output=100)
+
+
+def plain(*texts: str) -> ChatRequest:
+    return ChatRequest(messages=tuple(ChatMessage(role=ChatRole.USER, text=text) for text in texts))
+
+
+def wired(**body: Any) -> ChatRequest:
+    return ChatRequest(messages=(), wire=WireBody(dialect=ProviderKind.OPENAI, body=body))
+
+
+def with_parts(*parts: dict[str, Any], role: str = "user") -> ChatRequest:
+    return wired(messages=[{"role": role, "content": list(parts)}])
+
+
+@cache
+def vocabulary(name: str) -> Any:
+    import splintr
+
+    return splintr.Tokenizer.from_pretrained(name)
+
+
+def counted(text: str, name: str) -> int:
+    return len(vocabulary(name).encode_ordinary(text))
+
+
+class TestFamilies:
+    @pytest.mark.parametrize(
+        ("upstream", "family"),
+        [
+            ("gpt-4o-mini", OPENAI),
+            ("gpt-4.1", OPENAI),
+            ("gpt-6.1-sol", OPENAI),
+            ("o3-mini", OPENAI),
+            ("openai/gpt-5", OPENAI),
+            ("ft:gpt-4o-2024-08-06:us:name:id", OPENAI),
+            ("gpt-4-turbo", OLDER_OPENAI),
+            ("gpt-4", OLDER_OPENAI),
+            ("gpt-3.5-turbo-0125", OLDER_OPENAI),
+            ("claude-3-opus-20240229", ANTHROPIC),
+            ("anthropic/claude-sonnet-5", ANTHROPIC),
+            ("gemini-2.5-flash", GOOGLE),
+            ("SmolLM2-135M-Instruct", SMOLLM2),
+            ("meta-llama/llama-3.3-70b", OTHERS),
+            ("gpt-oss-120b", OTHERS),
+            ("gpt-j-6b", OTHERS),
+        ],
+    )
+    def test_upstream_names(self, upstream: str, family: Family) -> None:
+        assert family_of(model(upstream)) is family
+
+
+class TestCount:
+    @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+    def test_openai_is_exact(self, text: str) -> None:
+        assert METER.count(text, model("gpt-4o")) == counted(text, "o200k_base")
+        assert METER.count(text, model("gpt-4-turbo")) == counted(text, "cl100k_base")
+
+    def test_anthropic_counts_a_quarter_more(self) -> None:
+        text = TEXTS["prose"]
+        assert METER.count(text, model("claude-3-opus")) == pytest.approx(1.25 * counted(text, "o200k_base"), abs=1)
+
+    def test_nothing_is_nothing(self) -> None:
+        assert METER.count("", model()) == 0
+
+    def test_control_words_in_a_text_are_text(self) -> None:
+        assert METER.count("<|endoftext|>", model()) > 1
+
+    def test_long_texts_are_counted_in_slices(self) -> None:
+        text = "word " * 50_000
+        assert METER.count(text, model()) == pytest.approx(50_000, abs=20)
+
+    def test_lone_surrogates_do_no_harm(self) -> None:
+        assert METER.count("a\ud800b", model()) >= 1
+
+
+class TestBound:
+    @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+    @pytest.mark.parametrize(
+        ("upstream", "names"),
+        [
+            ("gpt-4o", ["o200k_base"]),
+            ("gpt-4", ["cl100k_base"]),
+            ("gemini-2.5-flash", ["gemma2", "gemma3"]),
+            ("claude-3-opus", ["cl100k_base", "llama3"]),
+            ("some-model", ["cl100k_base", "llama3", "mistral_v3", "qwen2", "deepseek_v3", "glm4", "phi4"]),
+        ],
+    )
+    async def test_it_is_no_less_than_real_vocabularies_count(self, text: str, upstream: str, names: list[str]) -> None:
+        bound = await METER.prompt_bound(plain(text), model(upstream))
+        assert bound >= max(counted(text, name) for name in names)
+
+    @pytest.mark.parametrize("upstream", ["gpt-4o", "gemini-2.5-flash", "claude-3-opus", "some-model"])
+    @pytest.mark.parametrize("name", ["prose", "code"])
+    async def test_it_is_not_much_more_than_the_count(self, upstream: str, name: str) -> None:
+        bound = await METER.prompt_bound(plain(TEXTS[name]), model(upstream))
+        assert bound <= 1.7 * counted(TEXTS[name], "o200k_base") + FIXED
+
+    @given(st.text(max_size=300))
+    @settings(max_examples=150, deadline=None)
+    async def test_bytes_are_the_last_resort(self, text: str) -> None:
+        for upstream in ("gpt-4o", "claude-3-opus", "some-model", "SmolLM2-135M-Instruct"):
+            bound = await METER.prompt_bound(plain(text), model(upstream)) - FIXED
+            assert METER.count(text, model("gpt-4o")) <= bound <= len(text.encode())
+
+    async def test_every_message_and_request_has_its_overhead(self) -> None:
+        assert await METER.prompt_bound(plain("", ""), model()) == TOKENS_PER_REQUEST + 2 * TOKENS_PER_MESSAGE
+
+    async def test_large_prompts_are_measured_in_a_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads = []
+        measured = SplintrMeter._bound
+
+        def noting(self: SplintrMeter, texts: tuple[str, ...], family: Family) -> int:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return measured(self, texts, family)
+
+        monkeypatch.setattr(SplintrMeter, "_bound", noting)
+        METER.count("load", model())
+        await METER.prompt_bound(plain("small"), model())
+        await METER.prompt_bound(plain("large " * 50_000), model())
+        assert threads == [True, False]
+
+
+class TestWireBodies:
+    async def test_every_string_counts(self) -> None:
+        secret_places = [
+            wired(messages=[{"role": "user", "content": TEXTS["prose"]}]),
+            wired(system=[{"type": "text", "text": TEXTS["prose"], "cache_control": {"type": "ephemeral"}}]),
+            wired(tools=[{"name": "f", "input_schema": {"properties": {"x": {"description": TEXTS["prose"]}}}}]),
+            with_parts({"type": "tool_result", "content": [{"type": "text", "text": TEXTS["prose"]}]}),
+            wired(response_format={"json_schema": {TEXTS["prose"]: 1}}),
+            with_parts({"type": "document", "source": {"type": "text", "data": TEXTS["prose"]}}),
+        ]
+        for chat in secret_places:
+            assert await METER.prompt_bound(chat, model()) >= counted(TEXTS["prose"], "o200k_base")
+
+    async def test_tools_cost_what_is_written_around_them(self) -> None:
+        with_tools = await METER.prompt_bound(wired(tools=[{"name": "f"}]), model())
+        assert TOKENS_FOR_TOOLS < with_tools < TOKENS_FOR_TOOLS + 60
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64," + TEXTS["base64"] * 100}},
+            {"type": "input_image", "image_url": "data:image/png;base64," + TEXTS["base64"] * 100},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": TEXTS["base64"] * 100}},
+            {"type": "image_url", "image_url": {"url": "https://pictures.example/cat.png"}},
+            {"inlineData": {"mimeType": "image/png", "data": TEXTS["base64"] * 100}},
+            {"inline_data": {"mime_type": "image/png", "data": TEXTS["base64"] * 100}},
+        ],
+        ids=lambda part: next(iter(part.values())) if "type" in part else next(iter(part)),
+    )
+    async def test_an_image_is_a_constant(self, part: dict[str, Any]) -> None:
+        bound = await METER.prompt_bound(with_parts(part, {"type": "text", "text": "What is it?"}), model())
+        assert IMAGE_TOKENS < bound < IMAGE_TOKENS + 150
+        twice = await METER.prompt_bound(with_parts(part, part), model())
+        assert twice > 2 * IMAGE_TOKENS
+        dear = await METER.prompt_bound(with_parts(part), model("gpt-4o-mini"))
+        assert DEAR_IMAGE_TOKENS < dear < DEAR_IMAGE_TOKENS + 150
+
+    async def test_an_image_in_a_tool_result_counts(self) -> None:
+        image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": TEXTS["base64"]}}
+        bound = await METER.prompt_bound(with_parts({"type": "tool_result", "content": [image]}), model())
+        assert IMAGE_TOKENS < bound < IMAGE_TOKENS + 150
+
+    @pytest.mark.parametrize(("size", "tokens"), [(100, FILE_TOKENS), (40_000, 15_000), (4_000_000, 200_000)])
+    async def test_a_file_counts_by_its_size_up_to_the_window(self, size: int, tokens: int) -> None:
+        part = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "A" * size}}
+        bound = await METER.prompt_bound(with_parts(part), model())
+        assert tokens < bound < tokens + 150
+
+    async def test_a_file_elsewhere_counts_as_a_large_one(self) -> None:
+        part = {"type": "file", "file": {"file_id": "file-123"}}
+        assert await METER.prompt_bound(with_parts(part), model()) > DISTANT_FILE_TOKENS
+        assert await METER.prompt_bound(with_parts(part), model(window=8000)) < 8200
+
+    async def test_base64_in_a_text_is_text(self) -> None:
+        part = {"type": "text", "text": TEXTS["base64"]}
+        assert await METER.prompt_bound(with_parts(part), model()) >= counted(TEXTS["base64"], "o200k_base")
+
+    async def test_deep_bodies_are_measured(self) -> None:
+        deep: dict[str, Any] = {}
+        for _ in range(50_000):
+            deep = {"a": deep}
+        assert await METER.prompt_bound(wired(messages=[deep]), model()) > 0
+
+
+class TestWithoutVocabulary:
+    @pytest.fixture(autouse=True)
+    def no_splintr(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "splintr", None)
+
+    async def test_bytes_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        meter = SplintrMeter()
+        assert await meter.prompt_bound(plain("hello wörld"), model()) == FIXED + 12
+        assert meter.count("hello wörld", model()) == 12 / token_meter.BYTES_PER_TOKEN
+        assert len(caplog.records) == 1
