@@ -21,12 +21,14 @@ from src.data.group_commit import GroupCommitLedger
 from src.data.unit_of_work import unit_of_work_opener
 from src.domain.catalog.use_cases import CatalogAdmin, CatalogFile, sync_files
 from src.domain.completion.answering import AnswerPorts
-from src.domain.completion.ports import ResponseCache
+from src.domain.completion.ports import ResponseCache, Upstreams
 from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
 from src.domain.dialogs.one_shot import Flights, OneShotPorts
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
-from src.domain.identity.sessions import bootstrap_admin
+from src.domain.identity.model import Principal
+from src.domain.identity.ports import PasswordHasher, SecretHasher, TokenIssuer
+from src.domain.identity.sessions import SessionPorts, acting_admin, bootstrap_admin
 from src.domain.ledger.ports import Auditor
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.integrations.cache.memory import MemoryCache
@@ -39,10 +41,10 @@ from src.integrations.llm.compatible_servers import STANDARD_PROVIDERS
 from src.integrations.llm.token_meter import SplintrMeter
 from src.integrations.password_hashing import Argon2Passwords
 from src.integrations.redis_client import make_redis
-from src.integrations.secret_hashing import KeyedHasher
-from src.shared.clock import utc_now
+from src.integrations.secret_hashing import KeyedHasher, Purpose
+from src.shared.clock import Clock, utc_now
 from src.shared.errors import Misconfigured
-from src.shared.settings import SECRETS_FILE_NAME, Settings
+from src.shared.settings import BOOTSTRAP_KEY, SECRETS_FILE_NAME, Settings, kept_secrets
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +59,7 @@ UNMIGRATED = "The database is not at the newest revision. Run: llm-gateway migra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What starting found or made. `how_to_read_key` is shell that prints a key made earlier."""
+    """What starting found or made: never a key that the operator gave. `how_to_read_key` is shell."""
 
     new_key: str | None
     how_to_read_key: str | None
@@ -110,8 +112,12 @@ async def prepare(settings: Settings) -> Prepared:
         snapshot = CatalogSnapshot(open_uow, default_model=settings.default_model)
         await snapshot.refresh()
     kept = settings.data_dir / SECRETS_FILE_NAME if settings.data_dir else None
-    reading = f"$(sed -n 's/^GATEWAY_BOOTSTRAP_KEY=//p' {kept})" if kept and kept.exists() else None
-    return Prepared(new_key=made, how_to_read_key=reading, default_model=snapshot.current().default_model)
+    is_ours = settings.bootstrap_key is None or kept_secrets(kept).get(BOOTSTRAP_KEY) == settings.bootstrap_key
+    return Prepared(
+        new_key=made if is_ours else None,
+        how_to_read_key=f"$(sed -n 's/^{BOOTSTRAP_KEY}=//p' {kept})" if settings.bootstrap_key and is_ours else None,
+        default_model=snapshot.current().default_model,
+    )
 
 
 @asynccontextmanager
@@ -124,10 +130,11 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         hasher = KeyedHasher(settings.encryption_key)
         await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
 
+        open_reading = unit_of_work_opener(engine, read_only=True)
         ledger = GroupCommitLedger(engine, clock=utc_now)
         await ledger.start()
-        stack.push_async_callback(ledger.close)
-        snapshot = CatalogSnapshot(open_uow, default_model=settings.default_model)
+        stack.push_async_callback(ledger.stop)
+        snapshot = CatalogSnapshot(open_reading, default_model=settings.default_model)
         await snapshot.start()
         stack.push_async_callback(snapshot.close)
         upstreams = ProviderModels(
@@ -143,6 +150,8 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         cache = await _cache(settings, stack)
         tokens = JwtTokens(_jwt_settings(settings))
         stack.push_async_callback(tokens.close)
+        passwords = Argon2Passwords()
+        stack.callback(passwords.close)
         keeper = TaskKeeper(most=settings.max_parallel_answers)
         stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
 
@@ -154,10 +163,11 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             total_timeout_s=settings.total_timeout_s,
         )
         completions = CompletionPorts(answers=answers, catalog=snapshot, keeper=keeper)
-        dialogs = DialogPorts(open_uow=open_uow, catalog=snapshot, clock=utc_now)
+        dialogs = DialogPorts(open_uow=open_uow, open_reading=open_reading, catalog=snapshot, clock=utc_now)
         yield Gateway(
-            authenticator=Authenticator(open_uow, tokens, hasher, utc_now),
+            authenticator=Authenticator(open_uow, tokens, hasher, utc_now, open_reading=open_reading),
             open_uow=open_uow,
+            open_reading=open_reading,
             catalog=snapshot,
             catalog_admin=CatalogAdmin(open_uow=open_uow, view=snapshot, clock=utc_now),
             upstreams=upstreams,
@@ -170,14 +180,65 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 cache_ttl_s=settings.cache_ttl_s,
                 flights=Flights(),
             ),
-            passwords=Argon2Passwords(),
+            passwords=passwords,
             hasher=hasher,
-            tokens=tokens,
+            sessions=SessionPorts(
+                open_uow=open_uow,
+                clock=utc_now,
+                passwords=passwords,
+                hasher=KeyedHasher(settings.encryption_key, Purpose.REFRESH_TOKENS),
+                tokens=tokens,
+            ),
             clock=utc_now,
             is_migrated=lambda: schema.is_migrated(engine),
             check_database=lambda: _ask(engine),
-            check_redis=None,
+            cache_kind="memory" if settings.redis_url is None else "redis",
             version=VERSION,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """What the command line works with: the database, as the first platform admin."""
+
+    principal: Principal
+    open_uow: OpenUnitOfWork
+    auditor: Auditor
+    upstreams: Upstreams
+    tokens: TokenIssuer
+    passwords: PasswordHasher
+    hasher: SecretHasher
+    clock: Clock
+    database: str
+
+
+@asynccontextmanager
+async def open_operator(settings: Settings) -> AsyncIterator[Operator]:
+    """The gateway without its doors. Raises Misconfigured."""
+    async with AsyncExitStack() as stack:
+        engine, open_uow = await stack.enter_async_context(open_database(settings))
+        await require_migrated(engine)
+        hasher = KeyedHasher(settings.encryption_key)
+        await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
+        ledger = GroupCommitLedger(engine, clock=utc_now)
+        await ledger.start()
+        stack.push_async_callback(ledger.stop)
+        upstreams = ProviderModels(settings.provider_secrets(), settings.provider_base_urls, builtin=BuiltinServer())
+        stack.push_async_callback(upstreams.close)
+        tokens = JwtTokens(_jwt_settings(settings))
+        stack.push_async_callback(tokens.close)
+        passwords = Argon2Passwords()
+        stack.callback(passwords.close)
+        yield Operator(
+            principal=await acting_admin(open_uow),
+            open_uow=open_uow,
+            auditor=SqlAuditor(engine, ledger),
+            upstreams=upstreams,
+            tokens=tokens,
+            passwords=passwords,
+            hasher=hasher,
+            clock=utc_now,
+            database=engine.dialect.name,
         )
 
 

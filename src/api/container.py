@@ -10,7 +10,8 @@ from src.domain.completion.use_cases import CompletionPorts
 from src.domain.dialogs.one_shot import OneShotPorts
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
-from src.domain.identity.ports import PasswordHasher, SecretHasher, TokenIssuer
+from src.domain.identity.ports import PasswordHasher, SecretHasher
+from src.domain.identity.sessions import SessionPorts
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock
 
@@ -21,6 +22,7 @@ class Gateway:
 
     authenticator: Authenticator
     open_uow: OpenUnitOfWork
+    open_reading: OpenUnitOfWork
     catalog: CatalogView
     catalog_admin: CatalogAdmin
     upstreams: Upstreams
@@ -29,9 +31,9 @@ class Gateway:
     one_shot: OneShotPorts
     passwords: PasswordHasher
     hasher: SecretHasher
-    tokens: TokenIssuer
+    sessions: SessionPorts
     clock: Clock
     is_migrated: Callable[[], Awaitable[bool]]
     check_database: Callable[[], Awaitable[None]]
-    check_redis: Callable[[], Awaitable[bool]] | None
+    cache_kind: str
     version: str

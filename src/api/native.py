@@ -47,3 +47,9 @@ def listed(page: Page[Any], shape: Callable[[Any], Mapping[str, Any]]) -> Respon
             "has_more": page.has_more,
         }
     )
+
+
+def everything(rows: list[dict[str, Any]]) -> Response:
+    """A short list, whole, in the same envelope."""
+    first, last = (rows[0].get("id"), rows[-1].get("id")) if rows else (None, None)
+    return answer({"data": rows, "first_id": first, "last_id": last, "has_more": False})

@@ -44,7 +44,6 @@ class EventStream(Response):
         self._sent = 0
         self.status_code = 200
         self.background = None
-        self.body = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump = asyncio.create_task(self._pump(scope, receive, send))

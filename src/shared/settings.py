@@ -14,6 +14,7 @@ from src.shared.errors import Misconfigured
 
 DEFAULT_DATA_DIR = Path("data")
 SECRETS_FILE_NAME = "secrets.env"
+BOOTSTRAP_KEY = "GATEWAY_BOOTSTRAP_KEY"
 MIB = 1024 * 1024
 
 SECRET_NAMES = (
@@ -175,18 +176,19 @@ def _with_kept_secrets(settings: Settings, directory: Path) -> dict[str, Any]:
     if not missing:
         return values
     try:
-        kept = _read_secrets(path)
+        kept = kept_secrets(path)
         made = {name: _MADE_WHEN_MISSING[name]() for name in missing if name not in kept}
         if made:
             _write_secrets(path, kept | made)
-            kept = _read_secrets(path)
+            kept = kept_secrets(path)
     except OSError as error:
         raise Misconfigured(f"The secrets in {path} can be neither read nor made: {error}.") from None
     return values | {name: kept[name] for name in missing}
 
 
-def _read_secrets(path: Path) -> dict[str, str]:
-    if not path.exists():
+def kept_secrets(path: Path | None) -> dict[str, str]:
+    """The secrets that were made for a SQLite database, by the name of their setting."""
+    if path is None or not path.exists():
         return {}
     lines = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, _, value in lines}

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
+from src.domain.completion.answering import Answering
 from src.domain.completion.model import FinishReason, Outcome
+from src.shared.ids import new_id
 
 _REASONS = {
     FinishReason.STOP: "end_turn",
@@ -14,16 +17,6 @@ _REASONS = {
     FinishReason.CANCELLED: "end_turn",
     FinishReason.ERROR: "end_turn",
 }
-
-
-def message(outcome: Outcome, message_id: str, model: str) -> dict[str, Any]:
-    """A whole message."""
-    return {
-        **_head(message_id, model),
-        "content": [{"type": "text", "text": outcome.text, "citations": None}],
-        "stop_reason": _REASONS[outcome.finish_reason],
-        "usage": usage_body(outcome.usage),
-    }
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -49,32 +42,46 @@ def _head(message_id: str, model: str) -> dict[str, Any]:
     }
 
 
-def first_events(message_id: str, model: str, prompt_tokens: int) -> bytes:
-    """The start of a stream, up to where text follows."""
-    usage = usage_body(Usage(input_tokens=prompt_tokens))
-    start = event(
-        {"type": "message_start", "message": {**_head(message_id, model), "usage": usage}}, name="message_start"
-    )
-    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-    return start + event(block, name="content_block_start") + event({"type": "ping"}, name="ping")
+class AnthropicWriter:
+    """Writes one answer, whole or as a stream of events."""
 
+    def __init__(self, _: ParsedRequest) -> None:
+        self._id = f"msg_{new_id().hex}"
 
-def text_event(text: str) -> bytes:
-    """Some more of the answer."""
-    delta = {"type": "text_delta", "text": text}
-    return event({"type": "content_block_delta", "index": 0, "delta": delta}, name="content_block_delta")
+    def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
+        """A message."""
+        return {
+            **_head(self._id, model),
+            "content": [{"type": "text", "text": outcome.text, "citations": None}],
+            "stop_reason": _REASONS[outcome.finish_reason],
+            "usage": usage_body(outcome.usage),
+        }
 
+    def first(self, answering: Answering, model: str) -> bytes:
+        """The start of a stream, up to where text follows. The prompt's tokens are known at the end only."""
+        head = {**_head(self._id, model), "usage": usage_body(Usage())}
+        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        return (
+            event({"type": "message_start", "message": head}, name="message_start")
+            + event(block, name="content_block_start")
+            + event({"type": "ping"}, name="ping")
+        )
 
-def last_events(outcome: Outcome) -> bytes:
-    """Why it stopped, the usage, and the end."""
-    delta = {"stop_reason": _REASONS[outcome.finish_reason], "stop_sequence": None}
-    return (
-        event({"type": "content_block_stop", "index": 0}, name="content_block_stop")
-        + event({"type": "message_delta", "delta": delta, "usage": usage_body(outcome.usage)}, name="message_delta")
-        + event({"type": "message_stop"}, name="message_stop")
-    )
+    def text(self, text: str) -> bytes:
+        """Some more of the answer."""
+        delta = {"type": "text_delta", "text": text}
+        return event({"type": "content_block_delta", "index": 0, "delta": delta}, name="content_block_delta")
 
+    def last(self, outcome: Outcome) -> bytes:
+        """Why it stopped, the usage, and the end."""
+        delta = {"stop_reason": _REASONS[outcome.finish_reason], "stop_sequence": None}
+        usage = usage_body(outcome.usage)
+        return (
+            event({"type": "content_block_stop", "index": 0}, name="content_block_stop")
+            + event({"type": "message_delta", "delta": delta, "usage": usage}, name="message_delta")
+            + event({"type": "message_stop"}, name="message_stop")
+        )
 
-def error_event(body: dict[str, Any]) -> bytes:
-    """An error in the middle of a stream."""
-    return event(body, name="error")
+    def error(self, body: dict[str, Any]) -> bytes:
+        """An error in the middle of a stream."""
+        return event(body, name="error")

@@ -3,10 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-import orjson
-
+from src.api.dialects.request import ParsedRequest
+from src.api.sse import event
 from src.domain.catalog.model import Usage
+from src.domain.completion.answering import Answering
 from src.domain.completion.model import FinishReason, Outcome
+from src.shared.clock import utc_now
+from src.shared.ids import new_id
 
 DONE = b"data: [DONE]\n\n"
 
@@ -53,45 +56,51 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-class ChunkWriter:
-    """Writes the chunks of one stream."""
+class OpenAIWriter:
+    """Writes one answer, whole or as a stream of chunks."""
 
-    def __init__(self, completion_id: str, created: datetime, model: str) -> None:
-        self._head = {
-            "id": completion_id,
-            "object": "chat.completion.chunk",
-            "created": _seconds(created),
-            "model": model,
-            "service_tier": "default",
-            "system_fingerprint": None,
-        }
+    def __init__(self, parsed: ParsedRequest) -> None:
+        self._id = f"chatcmpl-{new_id().hex}"
+        self._with_usage = parsed.chat.wire is not None and parsed.chat.wire.wants_usage
+        self._model = parsed.model
+        self._created = _seconds(utc_now())
 
-    def first(self) -> bytes:
+    def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
+        """A chat completion."""
+        return completion(outcome, self._id, model)
+
+    def first(self, answering: Answering, model: str) -> bytes:
         """The chunk that names the role."""
+        self._model = model
         return self._choice({"role": "assistant", "content": "", "refusal": None}, None)
 
     def text(self, text: str) -> bytes:
         """Some more of the answer."""
         return self._choice({"content": text}, None)
 
-    def last(self, outcome: Outcome, *, with_usage: bool) -> bytes:
+    def last(self, outcome: Outcome) -> bytes:
         """Why it stopped, the usage where the client asked for it, and the end."""
         finish = self._choice({}, _REASONS[outcome.finish_reason])
-        usage = _data({**self._head, "choices": [], "usage": usage_body(outcome.usage)}) if with_usage else b""
+        usage = event({**self._head(), "choices": [], "usage": usage_body(outcome.usage)}) if self._with_usage else b""
         return finish + usage + DONE
+
+    def error(self, body: dict[str, Any]) -> bytes:
+        """An error in the middle of a stream: an object with `error`, which every SDK raises."""
+        return event(body)
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
 
     def _choice(self, delta: dict[str, Any], reason: str | None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return _data({**self._head, "choices": [choice]})
-
-
-def error_event(body: dict[str, Any]) -> bytes:
-    """An error in the middle of a stream: an object with `error`, which every SDK raises."""
-    return _data(body)
-
-
-def _data(body: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
+        return event({**self._head(), "choices": [choice]})
 
 
 def _seconds(moment: datetime) -> int:

@@ -20,6 +20,8 @@ from src.shared.errors import InvalidRequest
 
 FORWARDED_HEADERS = ("openai-organization", "openai-project", "openai-beta")
 
+MAX_CHOICES = 128
+
 _ROLES = {
     "system": ChatRole.SYSTEM,
     "developer": ChatRole.SYSTEM,
@@ -68,6 +70,7 @@ def _parameters(body: Mapping[str, Any]) -> Parameters:
         presence_penalty=number_field(body, "presence_penalty", least=-2, most=2),
         frequency_penalty=number_field(body, "frequency_penalty", least=-2, most=2),
         seed=integer_field(body, "seed", least=-(2**63), most=2**63 - 1),
+        choices=integer_field(body, "n", least=1, most=MAX_CHOICES) or 1,
         **sampling_fields(body),
     )
 

@@ -82,7 +82,7 @@ def _whole(outcome: Outcome, parsed: ParsedRequest, writer: Writer) -> Response:
 def _headers(answering: Answering, parsed: ParsedRequest) -> Mapping[str, str]:
     """Headers of a stream, known once its first event is there."""
     model = answering.model
-    headers = _model_headers(model.name if model else None, answering.attempts + 1)
+    headers = _model_headers(model.name if model else None, answering.attempts)
     if answering.is_relayed:
         return headers
     return headers | _dropped_header(parsed, sampling=model is None or model.capabilities.sampling)

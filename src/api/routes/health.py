@@ -64,8 +64,7 @@ async def detailed(request: Request, principal: PrincipalDep, gateway: GatewayDe
 
 async def _report(gateway: Gateway) -> dict[str, Any]:
     storage = await _works(gateway.check_database())
-    cache = "memory" if gateway.check_redis is None else ("redis" if await gateway.check_redis() else "memory")
-    services = {"storage": storage, "cache": cache, "llm": _has_provider(gateway)}
+    services = {"storage": storage, "cache": gateway.cache_kind, "llm": _has_provider(gateway)}
     return {"status": "healthy" if storage else "unhealthy", "timestamp": utc_now(), "services": services}
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, PrincipalDep
-from src.api.native import answer
+from src.api.native import answer, everything
 from src.domain.catalog.model import Model, Price, Tier
 from src.domain.completion.use_cases import resolve
 from src.domain.identity.model import Principal
@@ -24,9 +24,7 @@ _EPOCH = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
 @native.get("")
 async def list_models(principal: PrincipalDep, gateway: GatewayDep) -> Response:
     """Every model and chain the caller may name, with its price now."""
-    rows = [_native(name, gateway) for name in _names(principal, gateway, ready_only=False)]
-    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-    return answer({"data": rows, "first_id": first, "last_id": last, "has_more": False})
+    return everything([_native(name, gateway) for name in _names(principal, gateway, ready_only=False)])
 
 
 @native.get("/{name:path}")
@@ -41,9 +39,7 @@ async def list_compatible(request: Request, principal: PrincipalDep, gateway: Ga
     """The models that can be called now, in the caller's dialect (told by the anthropic-version header)."""
     names = list(_names(principal, gateway, ready_only=True))
     if "anthropic-version" in request.headers:
-        rows = [_anthropic(name, gateway) for name in names]
-        first, last = (names[0], names[-1]) if names else (None, None)
-        return answer({"data": rows, "has_more": False, "first_id": first, "last_id": last})
+        return everything([_anthropic(name, gateway) for name in names])
     return answer({"object": "list", "data": [_openai(name, gateway) for name in names]})
 
 

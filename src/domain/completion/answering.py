@@ -54,6 +54,8 @@ class Answering:
         self._broken: GatewayError | None = None
         self._listeners: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._is_generating = False
+        self._is_cancelled = False
 
     def start(self) -> "asyncio.Task[None]":
         """Begin; the caller keeps the task alive and drains it at shutdown."""
@@ -61,8 +63,9 @@ class Answering:
         return self._task
 
     def cancel(self) -> None:
-        """Stop the upstream; what was generated is charged and kept."""
-        if self._task is not None and self._outcome is None:
+        """Stop the upstream; what was generated is charged and kept. The settlement itself is never cancelled."""
+        self._is_cancelled = True
+        if self._task is not None and self._is_generating:
             self._task.cancel()
 
     async def deltas(self, start: int = 0) -> AsyncGenerator[Delta]:
@@ -96,8 +99,8 @@ class Answering:
 
     @property
     def attempts(self) -> int:
-        """Upstream calls that are over."""
-        return len(self._trace.attempts)
+        """Upstream calls so far, the one under way included."""
+        return self._trace.begun
 
     @property
     def has_begun(self) -> bool:
@@ -127,8 +130,8 @@ class Answering:
                 listener.set_result(None)
 
     async def _run(self) -> None:
-        outcome = await self._generate()
         try:
+            outcome = await self._generate()
             closing = closing_of(self.call, self.hold, outcome)
             row = usage_record(self.call, self.hold, outcome, closing, self._started_at)
             await self._ports.ledger.close(closing, (row, *self.call.closing(outcome)))
@@ -143,7 +146,10 @@ class Answering:
 
     async def _generate(self) -> Outcome:
         """Call the chain within the total time; every way it can end becomes an outcome."""
+        self._is_generating = True
         try:
+            if self._is_cancelled:  # before the task had its first turn
+                raise asyncio.CancelledError
             async with asyncio.timeout(self._ports.total_timeout_s):
                 return self._completed(await self._listen())
         except asyncio.CancelledError:
@@ -161,6 +167,8 @@ class Answering:
             broken = UpstreamFailed(Failure.MALFORMED, "The provider's answer could not be read.")
             broken.__cause__ = error
             return self._cut_off(CallStatus.INTERRUPTED, self._error_of(broken))
+        finally:
+            self._is_generating = False
 
     def _error_of(self, failure: UpstreamFailed) -> GatewayError:
         error = as_gateway_error(failure, len(self._trace.attempts))

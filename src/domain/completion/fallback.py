@@ -22,12 +22,16 @@ from src.shared.errors import GatewayError, InvalidRequest, ProvidersFailed, Pro
 TRIES_PER_MODEL = 2
 """A connection that was dropped before it answered is tried once more: kept-alive connections die of old age."""
 
+CUT_OFF = "cut_off"
+"""The outcome of an attempt that was left before its end: cancelled, out of time, or broken by a fault of ours."""
+
 
 @dataclass(slots=True)
 class Trace:
-    """What has been tried so far, and which model is answering."""
+    """What has been tried so far, how many attempts have begun, and which model is answering."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    begun: int = 0
     answering: Model | None = None
     last: UpstreamFailed | None = None
 
@@ -59,20 +63,27 @@ async def chain_events(
         request = UpstreamRequest(model=model, chat=chat, output_cap=output_cap)
         for tries_left in reversed(range(TRIES_PER_MODEL)):
             started_s = time.monotonic()
+            trace.begun += 1
             try:
                 upstream = upstreams.chat_model(model, providers[model.provider])
                 async with aclosing(_events_of(upstream, request)) as events:
                     async for event in events:
                         trace.answering = model
-                        yield event
+                        if not isinstance(event, Finished):
+                            yield event
                 trace.note(model, "ok", started_s)
-                return
             except UpstreamFailed as failure:
                 trace.failed(model, failure, started_s)
                 if trace.answering is not None or failure.kind is Failure.CALLER:
                     raise
                 if failure.kind is not Failure.DROPPED or not tries_left:
                     break
+            except BaseException:
+                trace.note(model, CUT_OFF, started_s)
+                raise
+            else:
+                yield event  # the Finished; whoever hears it listens no further, so it comes when all is noted
+                return
     assert trace.last is not None  # noqa: S101 - a route is never empty
     raise trace.last
 

@@ -32,7 +32,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """How to answer. None leaves it to the model."""
+    """How to answer. None leaves it to the model. Of `choices` above one, each has its own output."""
 
     max_output_tokens: int | None = None
     temperature: float | None = None
@@ -42,6 +42,7 @@ class Parameters:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The one way in for every completion: resolve, hold, call, settle."""
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,13 +17,16 @@ from src.shared.ids import new_id
 HOLD_GRACE_S = 60.0
 """How long a hold outlives the longest call: time for the settlement of a slow database."""
 
+SETTLE_TIMEOUT_S = 10.0
+"""How long shutdown waits at the least for answers that were cut off to be settled."""
+
 
 class TaskKeeper:
     """Keeps answers alive while nobody awaits them, and ends them at shutdown."""
 
     def __init__(self, *, most: int) -> None:
         self._most = most
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._stops: dict[asyncio.Task[None], Callable[[], None]] = {}
         self._draining = False
 
     @property
@@ -32,19 +35,19 @@ class TaskKeeper:
 
     @property
     def running(self) -> Set[asyncio.Task[None]]:
-        return self._tasks
+        return self._stops.keys()
 
     def admit(self) -> None:
         """Raises Unavailable while shutting down, or with too many answers under way."""
         if self._draining:
             raise Unavailable("The gateway is shutting down; try again in a moment.")
-        if len(self._tasks) >= self._most:
+        if len(self._stops) >= self._most:
             raise Unavailable(f"{self._most} answers are under way; try again in a moment.")
 
-    def keep(self, task: "asyncio.Task[None]") -> None:
-        """Hold on to a task until it is done."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def keep(self, task: "asyncio.Task[None]", stop: Callable[[], None]) -> None:
+        """Hold on to a task until it is done. `stop` makes it end soon, its settlement included."""
+        self._stops[task] = stop
+        task.add_done_callback(self._stops.pop)
 
     def stop_admitting(self) -> None:
         """From now on every new call is refused."""
@@ -53,13 +56,12 @@ class TaskKeeper:
     async def drain(self, timeout_s: float) -> None:
         """Wait for running answers; those that outlast the time are cut off, settled for what they delivered."""
         self._draining = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        late = set(self._tasks)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=timeout_s)
+        if self._stops:
+            await asyncio.wait(set(self._stops), timeout=timeout_s)
+        for stop in tuple(self._stops.values()):
+            stop()
+        if self._stops:
+            await asyncio.wait(set(self._stops), timeout=max(timeout_s, SETTLE_TIMEOUT_S))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ async def begin(call: Call, ports: CompletionPorts) -> Answering:
     ports.keeper.admit()
     hold = await ports.answers.ledger.open(await _hold_request(call, ports.answers), call.opening)
     answering = Answering(call, hold, ports.catalog.current().providers, ports.answers)
-    ports.keeper.keep(answering.start())
+    ports.keeper.keep(answering.start(), answering.cancel)
     return answering
 
 
@@ -119,8 +121,9 @@ async def _hold_request(call: Call, ports: AnswerPorts) -> HoldRequest:
 
 def _wished_output(call: Call) -> int:
     most = max(model.max_output for model in call.route.models)
-    wish = call.chat.parameters.max_output_tokens
-    return most if wish is None else min(wish, most)
+    parameters = call.chat.parameters
+    wish = parameters.max_output_tokens
+    return (most if wish is None else min(wish, most)) * parameters.choices
 
 
 def smallest_window(models: tuple[Model, ...]) -> int:

@@ -120,16 +120,17 @@ async def answer_once(
 
 async def history(principal: Principal, user: User, limit: int, ports: DialogPorts) -> list[Exchange]:
     """The user's one-shot questions and answers, newest first."""
-    async with ports.open_uow(principal.tenant_id) as uow:
+    async with ports.open_reading(principal.tenant_id) as uow:
         return await uow.dialogs.exchanges(user.id, limit=limit)
 
 
 async def _chat_dialog(speaker: Principal, ports: DialogPorts) -> Dialog:
     """The user's dialog of one-shot questions, made at the first one."""
+    async with ports.open_reading(speaker.tenant_id) as uow:
+        found = await uow.dialogs.chat_dialog(speaker.user_id)
+    if found is not None:
+        return found
     async with ports.open_uow(speaker.tenant_id) as uow:
-        dialog = await uow.dialogs.chat_dialog(speaker.user_id)
-        if dialog is not None:
-            return dialog
         now = ports.clock()
         dialog = Dialog(
             id=DialogId(new_id()),
@@ -145,7 +146,7 @@ async def _chat_dialog(speaker: Principal, ports: DialogPorts) -> Dialog:
             return dialog
         except Conflict:
             pass
-    async with ports.open_uow(speaker.tenant_id) as uow:
+    async with ports.open_reading(speaker.tenant_id) as uow:
         made_meanwhile = await uow.dialogs.chat_dialog(speaker.user_id)
         assert made_meanwhile is not None  # noqa: S101
         return made_meanwhile

@@ -128,7 +128,7 @@ def _answer_ended(answer: Message) -> Callable[[Outcome], Sequence[Record]]:
 
 async def _history(principal: Principal, question: Question, ports: DialogPorts) -> tuple[Dialog, list[Message]]:
     """The dialog and the messages above the question, root first; unfinished answers are no history."""
-    async with ports.open_uow(principal.tenant_id) as uow:
+    async with ports.open_reading(principal.tenant_id) as uow:
         dialog = await own_dialog(uow, principal, question.dialog_id)
         leaf = question.parent_id or dialog.head_id
         if leaf is None:

@@ -17,9 +17,10 @@ from src.shared.pages import Page, PageRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialogPorts:
-    """What dialogs are kept with."""
+    """What dialogs are kept with. `open_reading` opens units of work that never wait for a writer."""
 
     open_uow: OpenUnitOfWork
+    open_reading: OpenUnitOfWork
     catalog: CatalogView
     clock: Clock
 
@@ -44,13 +45,13 @@ async def create_dialog(principal: Principal, fields: Mapping[str, Any], ports: 
 
 async def get_dialog(principal: Principal, dialog_id: DialogId, ports: DialogPorts) -> Dialog:
     """The user's own dialog. Raises NotFound."""
-    async with ports.open_uow(principal.tenant_id) as uow:
+    async with ports.open_reading(principal.tenant_id) as uow:
         return await own_dialog(uow, principal, dialog_id)
 
 
 async def list_dialogs(principal: Principal, page: PageRequest, search: str | None, ports: DialogPorts) -> Page[Dialog]:
     """The user's own dialogs, newest first."""
-    async with ports.open_uow(principal.tenant_id) as uow:
+    async with ports.open_reading(principal.tenant_id) as uow:
         return await uow.dialogs.dialogs(principal.user_id, page, search=search)
 
 
@@ -78,14 +79,14 @@ async def list_messages(
     principal: Principal, dialog_id: DialogId, page: PageRequest, ports: DialogPorts
 ) -> Page[Message]:
     """All messages of the tree, oldest first. Raises NotFound."""
-    async with ports.open_uow(principal.tenant_id) as uow:
+    async with ports.open_reading(principal.tenant_id) as uow:
         await own_dialog(uow, principal, dialog_id)
         return await uow.dialogs.messages(dialog_id, page)
 
 
 async def get_message(principal: Principal, dialog_id: DialogId, message_id: MessageId, ports: DialogPorts) -> Message:
     """One message of the user's own dialog. Raises NotFound."""
-    async with ports.open_uow(principal.tenant_id) as uow:
+    async with ports.open_reading(principal.tenant_id) as uow:
         await own_dialog(uow, principal, dialog_id)
         message = await uow.dialogs.message(dialog_id, message_id)
     if message is None:

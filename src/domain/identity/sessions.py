@@ -21,6 +21,7 @@ from src.domain.identity.model import (
     UserId,
 )
 from src.domain.identity.ports import AuditEvent, Claims, PasswordHasher, SecretHasher, TokenIssuer
+from src.domain.identity.rules import existing
 from src.domain.unit_of_work import OpenUnitOfWork, UnitOfWork
 from src.shared.clock import Clock
 from src.shared.errors import Conflict, InvalidRequest, Misconfigured, Unauthenticated
@@ -151,6 +152,15 @@ async def bootstrap_admin(
             if attempt == _ATTEMPTS:
                 raise
     return None
+
+
+async def acting_admin(open_uow: OpenUnitOfWork) -> Principal:
+    """The administrator of an empty database, as whom the command line acts. Raises NotFound before there is one."""
+    async with open_uow(None) as uow:
+        tenant = existing(await uow.directory.tenant_by_slug(BOOTSTRAP_TENANT), "tenant")
+    async with open_uow(tenant.id) as uow:
+        user = existing(await uow.identity.user_by_external_id(BOOTSTRAP_USER), "user")
+    return Principal(tenant=tenant, user=user, role=Role.PLATFORM_ADMIN)
 
 
 async def _bootstrapped(

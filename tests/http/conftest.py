@@ -1,0 +1,29 @@
+"""A served gateway on each database."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import RunningGateway, gateway_environment, running_gateway, sqlite_url
+from tests.support.upstream import Upstream
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, upstream: Upstream) -> AsyncIterator[RunningGateway]:
+    """On SQLite, with all providers at the scripted upstream."""
+    async with running_gateway(gateway_environment(sqlite_url(tmp_path), upstream)) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def any_gateway(
+    request: pytest.FixtureRequest, tmp_path: Path, upstream: Upstream
+) -> AsyncIterator[RunningGateway]:
+    """On SQLite and on PostgreSQL."""
+    async with AsyncExitStack() as stack:
+        url = sqlite_url(tmp_path)
+        if request.param == "postgres":
+            url = await stack.enter_async_context(request.getfixturevalue("postgres_server").database())
+        yield await stack.enter_async_context(running_gateway(gateway_environment(url, upstream)))
