@@ -171,11 +171,13 @@ class FakeLedger:
 
     def __init__(self, *accounts: Account) -> None:
         self.book = Book(accounts)
+        self.requests: list[HoldRequest] = []
         self.records: list[Record] = []
         self.failure: Exception | None = None
         self.gate: Gate | None = None
 
     async def open(self, request: HoldRequest, records: Sequence[Record] = ()) -> Hold:
+        self.requests.append(request)
         hold = self.book.open(request)
         self.records += records
         return hold
