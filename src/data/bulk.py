@@ -119,7 +119,7 @@ def ids_sql(dialect_name: str, place: int = 1) -> str:
 
 def as_uuid(value: Any) -> UUID:
     """An id as a driver returns it."""
-    return UUID(value) if isinstance(value, str) else value
+    return UUID(value) if isinstance(value, str) else UUID(int=value.int)
 
 
 def quoted(dialect: Dialect, names: Iterable[str]) -> list[str]:

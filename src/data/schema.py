@@ -1,6 +1,7 @@
 """Bringing a database to the newest revision, and asking whether it is there."""
 
 import asyncio
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import src
 from src.data.engine import reading
 
 _SCRIPTS = Path(str(src.__file__)).parent.parent / "migrations"
+_one_at_a_time = threading.Lock()  # Alembic keeps its context in module globals
 
 
 def alembic_config(url: str | None = None) -> Config:
@@ -39,13 +41,18 @@ async def migrate(engine_or_url: AsyncEngine | str) -> None:
         url = engine_or_url.url.render_as_string(hide_password=False)
     else:
         url = engine_or_url
-    await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
+    await asyncio.to_thread(_upgrade, url)
 
 
 async def is_migrated(engine: AsyncEngine) -> bool:
     """Whether the database is at the newest revision."""
     async with reading(engine) as connection:
         return await connection.run_sync(_revision) == head_revision()
+
+
+def _upgrade(url: str) -> None:
+    with _one_at_a_time:
+        command.upgrade(alembic_config(url), "head")
 
 
 def _revision(connection: Connection) -> str | None:

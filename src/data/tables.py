@@ -14,11 +14,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    Uuid,
     text,
 )
 
-from src.data.types import EnumText, JsonValue, UtcDateTime
+from src.data.types import EnumText, Id, JsonValue, UtcDateTime
 from src.domain.catalog.model import Lifecycle, ProviderKind
 from src.domain.dialogs.model import DialogKind, MessageRole, MessageStatus
 from src.domain.identity.model import Role
@@ -36,7 +35,7 @@ metadata = MetaData(
 tenants = Table(
     "tenants",
     metadata,
-    Column("id", Uuid, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("slug", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -46,8 +45,8 @@ tenants = Table(
 users = Table(
     "users",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
     Column("external_id", Text, nullable=False),
     Column("role", EnumText(Role), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -62,9 +61,9 @@ users = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
-    Column("user_id", Uuid, ForeignKey("users.id"), nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("prefix", Text, nullable=False),
     Column("secret_hmac", LargeBinary, nullable=False, unique=True),
@@ -78,9 +77,9 @@ api_keys = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
-    Column("user_id", Uuid, ForeignKey("users.id"), nullable=False, index=True),
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False, index=True),
     Column("refresh_hmac", LargeBinary, nullable=False, unique=True),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -90,10 +89,10 @@ sessions = Table(
 audit_events = Table(
     "audit_events",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("tenant_id", Uuid, nullable=False),
-    Column("actor_user_id", Uuid),
-    Column("actor_key_id", Uuid),
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, nullable=False),
+    Column("actor_user_id", Id),
+    Column("actor_key_id", Id),
     Column("action", Text, nullable=False),
     Column("object_kind", Text, nullable=False),
     Column("object_id", Text, nullable=False),
@@ -134,7 +133,7 @@ models = Table(
 prices = Table(
     "prices",
     metadata,
-    Column("id", Uuid, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("model", Text, ForeignKey("models.name", ondelete="CASCADE"), nullable=False, index=True),
     Column("effective_from", UtcDateTime),
     Column("input_rate", BigInteger, nullable=False),
@@ -164,9 +163,9 @@ catalog_version = Table(
 dialogs = Table(
     "dialogs",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
-    Column("user_id", Uuid, ForeignKey("users.id"), nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("kind", EnumText(DialogKind), nullable=False),
@@ -176,7 +175,7 @@ dialogs = Table(
     Column("system_prompt", Text),
     Column("params", JsonValue, nullable=False),
     Column("metadata", JsonValue, nullable=False),
-    Column("head_id", Uuid),
+    Column("head_id", Id),
     UniqueConstraint("tenant_id", "id"),
     Index(None, "tenant_id", "user_id", "id"),
     Index(
@@ -193,10 +192,10 @@ dialogs = Table(
 messages = Table(
     "messages",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("tenant_id", Uuid, nullable=False),
-    Column("dialog_id", Uuid, nullable=False),
-    Column("parent_id", Uuid, index=True),
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, nullable=False),
+    Column("dialog_id", Id, nullable=False),
+    Column("parent_id", Id, index=True),
     Column("role", EnumText(MessageRole), nullable=False),
     Column("content", Text, nullable=False),
     Column("parts", JsonValue),
@@ -212,7 +211,7 @@ messages = Table(
     Column("cached", Boolean, nullable=False),
     Column("error", JsonValue),
     Column("request_id", Text),
-    Column("hold_id", Uuid),
+    Column("hold_id", Id),
     Column("created_at", UtcDateTime, nullable=False),
     Column("completed_at", UtcDateTime),
     ForeignKeyConstraint(["tenant_id", "dialog_id"], ["dialogs.tenant_id", "dialogs.id"], ondelete="CASCADE"),

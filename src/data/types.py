@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import orjson
-from sqlalchemy import JSON, DateTime, Dialect, String, TypeDecorator
+from sqlalchemy import JSON, DateTime, Dialect, String, TypeDecorator, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 E = TypeVar("E", bound=StrEnum)
@@ -48,6 +49,16 @@ def _plain(value: Any) -> Any:
 
 JsonValue = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 """JSON, JSONB on PostgreSQL; None is NULL."""
+
+
+class Id(TypeDecorator[UUID]):
+    """A UUID: PostgreSQL's own, text on SQLite; always Python's own class, which JSON encoders and sorting know."""
+
+    impl = Uuid
+    cache_ok = True
+
+    def process_result_value(self, value: UUID | None, dialect: Dialect) -> UUID | None:
+        return value if value is None or type(value) is UUID else UUID(int=value.int)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
