@@ -25,6 +25,7 @@ from src.domain.completion.model import (
     Failure,
     Finished,
     FinishReason,
+    Parameters,
     TextDelta,
     UpstreamFailed,
     UpstreamRequest,
@@ -48,7 +49,11 @@ needs_the_model = pytest.mark.skipif(not IS_INSTALLED, reason="the local model i
 
 
 def asking(text: str, *, stream: bool = False, cap: int | None = None) -> UpstreamRequest:
-    chat = ChatRequest(messages=(ChatMessage(role=ChatRole.USER, text=text),), stream=stream)
+    chat = ChatRequest(
+        messages=(ChatMessage(role=ChatRole.USER, text=text),),
+        parameters=Parameters(temperature=0.0, seed=1),
+        stream=stream,
+    )
     return UpstreamRequest(model=MODEL, chat=chat, output_cap=cap)
 
 
@@ -98,7 +103,7 @@ class TestRealModel:
         assert 0 < reply.finished.usage.output_tokens <= 20
 
     async def test_it_streams_and_stops_at_the_cap(self, model: ChatModel) -> None:
-        events = [event async for event in model.stream(asking("Count to a hundred.", stream=True, cap=7))]
+        events = [event async for event in model.stream(asking("Tell me a long story.", stream=True, cap=7))]
         finished = events[-1]
         assert isinstance(finished, Finished)
         assert finished.reason is FinishReason.LENGTH

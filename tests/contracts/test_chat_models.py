@@ -342,7 +342,14 @@ class TestRequests:
     async def test_every_parameter_the_format_knows_is_sent(
         self, upstream: Upstream, models: ProviderModels, lane: Lane, stream: bool
     ) -> None:
-        wishes = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": 3, "presence_penalty": 0.1, "stop": ("END",)}
+        wishes: dict[str, Any] = {
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "top_k": 7,
+            "seed": 3,
+            "presence_penalty": 0.1,
+            "stop": ("END",),
+        }
         await answered(chat_model(models, lane, upstream), asking(lane, stream=stream, **wishes))
         body = upstream.requests[0].json
         assert at(body, lane.stop) == ["END"]
