@@ -54,7 +54,7 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("httpx2", "httpcore2", "aiohttp.access", "uvicorn.access", "google_genai", "asyncio"):
+    for noisy in ("httpx2", "httpcore2", "aiohttp.access", "uvicorn.access", "google_genai", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers[:] = []
