@@ -17,46 +17,40 @@ JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
 def upgrade() -> None:
-    _create_identity()
-    _create_catalog()
+    _create_tenants()
+    _create_users()
+    _create_api_keys()
+    _create_sessions()
+    _create_audit_events()
+    _create_providers()
+    _create_models()
+    _create_prices()
+    _create_chains()
+    _create_catalog_version()
     _create_dialogs()
-    _create_ledger()
-    _create_usage()
+    _create_messages()
+    _create_accounts()
+    _create_holds()
+    _create_hold_lines()
+    _create_entries()
+    _create_usage_records()
+    _create_usage_days()
+
+
+def _partial_index(name: str, table: str, columns: list[str], condition: str, *, unique: bool = False) -> None:
+    where = sa.text(condition)
+    op.create_index(name, table, columns, unique=unique, postgresql_where=where, sqlite_where=where)
 
 
 def downgrade() -> None:
-    for table in (
-        "usage_days",
-        "usage_records",
-        "entries",
-        "hold_lines",
-        "holds",
-        "accounts",
-        "messages",
-        "dialogs",
-        "catalog_version",
-        "chains",
-        "prices",
-        "models",
-        "providers",
-        "audit_events",
-        "sessions",
-        "api_keys",
-        "users",
-        "tenants",
-    ):
+    ledger = ("usage_days", "usage_records", "entries", "hold_lines", "holds", "accounts")
+    catalog = ("catalog_version", "chains", "prices", "models", "providers")
+    identity = ("audit_events", "sessions", "api_keys", "users", "tenants")
+    for table in (*ledger, "messages", "dialogs", *catalog, *identity):
         op.drop_table(table)
 
 
-def _create_identity() -> None:
-    _create_tenants_table()
-    _create_users_table()
-    _create_api_keys_table()
-    _create_sessions_table()
-    _create_audit_events_table()
-
-
-def _create_tenants_table() -> None:
+def _create_tenants() -> None:
     op.create_table(
         "tenants",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -69,7 +63,7 @@ def _create_tenants_table() -> None:
     )
 
 
-def _create_users_table() -> None:
+def _create_users() -> None:
     op.create_table(
         "users",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -89,7 +83,7 @@ def _create_users_table() -> None:
     op.create_index("ix_users_email", "users", ["email"])
 
 
-def _create_api_keys_table() -> None:
+def _create_api_keys() -> None:
     op.create_table(
         "api_keys",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -110,7 +104,7 @@ def _create_api_keys_table() -> None:
     op.create_index("ix_api_keys_tenant_id_user_id_id", "api_keys", ["tenant_id", "user_id", "id"])
 
 
-def _create_sessions_table() -> None:
+def _create_sessions() -> None:
     op.create_table(
         "sessions",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -128,7 +122,7 @@ def _create_sessions_table() -> None:
     op.create_index("ix_sessions_user_id", "sessions", ["user_id"])
 
 
-def _create_audit_events_table() -> None:
+def _create_audit_events() -> None:
     op.create_table(
         "audit_events",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -146,15 +140,7 @@ def _create_audit_events_table() -> None:
     op.create_index("ix_audit_events_tenant_id_id", "audit_events", ["tenant_id", "id"])
 
 
-def _create_catalog() -> None:
-    _create_providers_table()
-    _create_models_table()
-    _create_prices_table()
-    _create_chains_table()
-    _create_catalog_version_table()
-
-
-def _create_providers_table() -> None:
+def _create_providers() -> None:
     op.create_table(
         "providers",
         sa.Column("name", sa.Text(), nullable=False),
@@ -167,7 +153,7 @@ def _create_providers_table() -> None:
     )
 
 
-def _create_models_table() -> None:
+def _create_models() -> None:
     op.create_table(
         "models",
         sa.Column("name", sa.Text(), nullable=False),
@@ -184,7 +170,7 @@ def _create_models_table() -> None:
     )
 
 
-def _create_prices_table() -> None:
+def _create_prices() -> None:
     op.create_table(
         "prices",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -202,7 +188,7 @@ def _create_prices_table() -> None:
     op.create_index("ix_prices_model", "prices", ["model"])
 
 
-def _create_chains_table() -> None:
+def _create_chains() -> None:
     op.create_table(
         "chains",
         sa.Column("name", sa.Text(), nullable=False),
@@ -212,7 +198,7 @@ def _create_chains_table() -> None:
     )
 
 
-def _create_catalog_version_table() -> None:
+def _create_catalog_version() -> None:
     op.create_table(
         "catalog_version",
         sa.Column("id", sa.Integer(), nullable=False, autoincrement=False),
@@ -222,11 +208,6 @@ def _create_catalog_version_table() -> None:
 
 
 def _create_dialogs() -> None:
-    _create_dialogs_table()
-    _create_messages_table()
-
-
-def _create_dialogs_table() -> None:
     op.create_table(
         "dialogs",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -247,18 +228,11 @@ def _create_dialogs_table() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_dialogs_user_id"),
         sa.UniqueConstraint("tenant_id", "id", name="uq_dialogs_tenant_id_id"),
     )
-    op.create_index(
-        "uq_dialogs_chat",
-        "dialogs",
-        ["tenant_id", "user_id"],
-        unique=True,
-        postgresql_where=sa.text("kind = 'chat'"),
-        sqlite_where=sa.text("kind = 'chat'"),
-    )
+    _partial_index("uq_dialogs_chat", "dialogs", ["tenant_id", "user_id"], "kind = 'chat'", unique=True)
     op.create_index("ix_dialogs_tenant_id_user_id_id", "dialogs", ["tenant_id", "user_id", "id"])
 
 
-def _create_messages_table() -> None:
+def _create_messages() -> None:
     op.create_table(
         "messages",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -291,25 +265,12 @@ def _create_messages_table() -> None:
             ondelete="CASCADE",
         ),
     )
-    op.create_index(
-        "ix_messages_in_progress",
-        "messages",
-        ["hold_id"],
-        postgresql_where=sa.text("status = 'in_progress'"),
-        sqlite_where=sa.text("status = 'in_progress'"),
-    )
+    _partial_index("ix_messages_in_progress", "messages", ["hold_id"], "status = 'in_progress'")
     op.create_index("ix_messages_parent_id", "messages", ["parent_id"])
     op.create_index("ix_messages_tenant_id_dialog_id_id", "messages", ["tenant_id", "dialog_id", "id"])
 
 
-def _create_ledger() -> None:
-    _create_accounts_table()
-    _create_holds_table()
-    _create_hold_lines_table()
-    _create_entries_table()
-
-
-def _create_accounts_table() -> None:
+def _create_accounts() -> None:
     op.create_table(
         "accounts",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -333,7 +294,7 @@ def _create_accounts_table() -> None:
     )
 
 
-def _create_holds_table() -> None:
+def _create_holds() -> None:
     op.create_table(
         "holds",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -349,16 +310,10 @@ def _create_holds_table() -> None:
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_holds"),
     )
-    op.create_index(
-        "ix_holds_open",
-        "holds",
-        ["expires_at"],
-        postgresql_where=sa.text("state = 'open'"),
-        sqlite_where=sa.text("state = 'open'"),
-    )
+    _partial_index("ix_holds_open", "holds", ["expires_at"], "state = 'open'")
 
 
-def _create_hold_lines_table() -> None:
+def _create_hold_lines() -> None:
     op.create_table(
         "hold_lines",
         sa.Column("hold_id", sa.Uuid(), nullable=False),
@@ -370,7 +325,7 @@ def _create_hold_lines_table() -> None:
     )
 
 
-def _create_entries_table() -> None:
+def _create_entries() -> None:
     op.create_table(
         "entries",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -391,12 +346,7 @@ def _create_entries_table() -> None:
     op.create_index("ix_entries_account_id_id", "entries", ["account_id", "id"])
 
 
-def _create_usage() -> None:
-    _create_usage_records_table()
-    _create_usage_days_table()
-
-
-def _create_usage_records_table() -> None:
+def _create_usage_records() -> None:
     op.create_table(
         "usage_records",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -427,7 +377,7 @@ def _create_usage_records_table() -> None:
     op.create_index("ix_usage_records_tenant_id_user_id_id", "usage_records", ["tenant_id", "user_id", "id"])
 
 
-def _create_usage_days_table() -> None:
+def _create_usage_days() -> None:
     op.create_table(
         "usage_days",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
