@@ -173,6 +173,12 @@ class GatewayProcess:
                 await asyncio.sleep(0.05)
         raise AssertionError(f"not ready: {self.output()}")
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def output(self) -> str:
         """What it printed and logged so far."""
         return (self._directory / "gateway.log").read_text(errors="replace")
