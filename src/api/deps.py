@@ -1,4 +1,7 @@
-"""What handlers ask for in their signatures: the gateway, the principal, the body, a page."""
+"""What handlers ask for in their signatures: the gateway, the principal, the body, a page.
+
+All of them are coroutines: FastAPI sends plain functions to a thread, which costs more than they do.
+"""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,7 +18,7 @@ from src.shared.pages import MAX_PAGE, PageRequest
 MAX_CREDENTIAL = 8192
 
 
-def gateway(request: Request) -> Gateway:
+async def gateway(request: Request) -> Gateway:
     """The opened gateway."""
     found: Gateway = request.app.state.gateway
     return found
@@ -24,7 +27,7 @@ def gateway(request: Request) -> Gateway:
 GatewayDep = Annotated[Gateway, Depends(gateway)]
 
 
-def request_id(request: Request) -> str:
+async def request_id(request: Request) -> str:
     """The id that every answer carries."""
     found: str = request.state.request_id
     return found
@@ -55,12 +58,12 @@ async def principal(request: Request, gateway: GatewayDep) -> Principal:
 PrincipalDep = Annotated[Principal, Depends(principal)]
 
 
-def _admin(principal: PrincipalDep) -> Principal:
+async def _admin(principal: PrincipalDep) -> Principal:
     principal.require_admin()
     return principal
 
 
-def _platform_admin(principal: PrincipalDep) -> Principal:
+async def _platform_admin(principal: PrincipalDep) -> Principal:
     principal.require_platform_admin()
     return principal
 
@@ -77,7 +80,7 @@ def path_id(text: str, what: str) -> UUID:
     return found
 
 
-def page(
+async def page(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20, after: str | None = None, before: str | None = None
 ) -> PageRequest:
     """Which part of a list. Raises InvalidRequest for cursors that are no ids."""
