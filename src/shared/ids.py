@@ -1,10 +1,15 @@
 """UUIDv7 (RFC 9562 §5.7): ids that sort by the time they were made, so primary keys append instead of scattering."""
 
 import os
+import random
 import time
 from uuid import UUID
 
 _last: tuple[int, int] = (0, 0)
+
+# Ids are no secrets; a generator of our own costs no system call. A forked process must not repeat its parent's.
+_random = random.Random(os.urandom(32))
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 
 def new_id() -> UUID:
@@ -13,14 +18,13 @@ def new_id() -> UUID:
     now_ms = time.time_ns() // 1_000_000
     last_ms, count = _last
     if now_ms > last_ms:
-        count = int.from_bytes(os.urandom(2)) & 0x7FF  # lower half: room to count up
+        count = _random.getrandbits(11)  # half of the range: room to count up
     else:
         now_ms, count = last_ms, count + 1
         if count > 0xFFF:
             now_ms, count = last_ms + 1, 0
     _last = (now_ms, count)
-    tail = int.from_bytes(os.urandom(8)) >> 2
-    return UUID(int=(now_ms << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | tail)
+    return UUID(int=(now_ms << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | _random.getrandbits(62))
 
 
 def parse_id(text: str) -> UUID | None:

@@ -146,10 +146,10 @@ class Answering:
 
     async def _generate(self) -> Outcome:
         """Call the chain within the total time; every way it can end becomes an outcome."""
+        if self._is_cancelled:  # before the task had its first turn
+            return self._cut_off(CallStatus.CANCELLED, None)
         self._is_generating = True
         try:
-            if self._is_cancelled:  # before the task had its first turn
-                raise asyncio.CancelledError
             async with asyncio.timeout(self._ports.total_timeout_s):
                 return self._completed(await self._listen())
         except asyncio.CancelledError:
