@@ -1,5 +1,6 @@
 """The one table from what went wrong to what a client is told, in the dialect the client speaks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -122,7 +123,7 @@ def error_headers(error: GatewayError) -> Mapping[str, str]:
     if isinstance(error, _NEVER_RETRY):
         return {"x-should-retry": "false"}
     if isinstance(error, RateLimited):
-        return {"retry-after": str(max(1, round(error.retry_after_s)))}
+        return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
     return {}
 
 
