@@ -17,6 +17,9 @@ from src.shared.pages import MAX_PAGE, PageRequest
 
 MAX_CREDENTIAL = 8192
 
+MAX_DEPTH = 100
+"""How deep a body may nest: what is written back as JSON, with envelopes around it, must stay within orjson's 254."""
+
 
 async def gateway(request: Request) -> Gateway:
     """The opened gateway."""
@@ -107,7 +110,24 @@ def parsed_json(raw: bytes) -> Any:
         raise MalformedBody(f"The body is not valid JSON: {error.msg} (line {error.lineno}).") from None
     if b"\\u0000" in raw and _has_nul(parsed):
         raise MalformedBody("The body has a NUL character in a string; remove it.")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(parsed, MAX_DEPTH):
+        raise MalformedBody(f"The body is nested deeper than {MAX_DEPTH} levels.")
     return parsed
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _has_nul(value: Any) -> bool:
