@@ -1,13 +1,15 @@
 """Providers, models, prices and chains as operators write them: in GATEWAY_CONFIG and to the admin endpoints."""
 
-from datetime import UTC, date, datetime, time
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
 
+from src.api.moments import DayOrMoment
 from src.domain.catalog.model import (
     MAX_CHAIN,
     Capabilities,
@@ -26,7 +28,7 @@ from src.shared.settings import PROVIDER_KEY_NAME
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
-Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+Tokens = Annotated[int, Field(strict=True, ge=1, le=100_000_000)]
 
 
 class Body(BaseModel):
@@ -74,32 +76,27 @@ class TierBody(Rates):
 class PriceBody(Rates):
     """Rates in force from a day (or moment) on; without `from`, always."""
 
-    effective_from: datetime | date | None = Field(None, alias="from")
+    effective_from: DayOrMoment | None = Field(None, alias="from")
     tiers: list[TierBody] = Field(default_factory=list, max_length=10)
 
     def to_domain(self) -> Price:
-        """The price in micro-dollars; a day begins at midnight UTC."""
-        moment = self.effective_from
-        if moment is not None and not isinstance(moment, datetime):
-            moment = datetime.combine(moment, time(), UTC)
-        if moment is not None and moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
+        """The price in micro-dollars."""
         return Price(
             input=rate_from_usd(self.input),
             output=rate_from_usd(self.output),
             cache_read=self._optional(self.cache_read),
             cache_write=self._optional(self.cache_write),
             tiers=tuple(tier.to_domain() for tier in self.tiers),
-            effective_from=moment,
+            effective_from=self.effective_from,
         )
 
 
 class CapabilitiesBody(Body):
     """What the model can do."""
 
-    sampling: bool = True
-    images: bool = True
-    tools: bool = True
+    sampling: StrictBool = True
+    images: StrictBool = True
+    tools: StrictBool = True
 
 
 class ModelBody(Body):
@@ -114,7 +111,7 @@ class ModelBody(Body):
     capabilities: CapabilitiesBody = CapabilitiesBody()
     lifecycle: Lifecycle = Lifecycle.ACTIVE
     replacement: Name | None = None
-    enabled: bool = True
+    enabled: StrictBool = True
 
     @field_validator("price", mode="before")
     @classmethod
@@ -152,7 +149,16 @@ class ProviderBody(Body):
     kind: ProviderKind
     base_url: Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s]+$")] | None = None
     api_key_env: Annotated[str, Field(pattern=PROVIDER_KEY_NAME)] | None = None
-    enabled: bool = True
+    enabled: StrictBool = True
+
+    @field_validator("base_url")
+    @classmethod
+    def _has_a_host(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if not parts.hostname or parts.port == 0:
+                raise ValueError("names no host")
+        return value
 
     def to_domain(self) -> Provider:
         """The provider as the catalog keeps it."""

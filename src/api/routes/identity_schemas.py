@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from src.api.moments import Moment
 from src.domain.identity.model import ApiKey, Principal, Role, Tenant, User
 from src.domain.identity.ports import AuditEvent
 from src.domain.identity.sessions import Tokens
@@ -52,7 +53,7 @@ class ApiKeyBody(Body):
 
     name: Text
     models: list[Text] | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     user_id: UUID | None = None
 
 
@@ -67,7 +68,7 @@ class TenantChanges(Body):
     """What may change about a tenant."""
 
     name: Text | None = None
-    disabled: bool | None = None
+    disabled: StrictBool | None = None
 
 
 class UserBody(Body):
@@ -88,7 +89,7 @@ class UserChanges(Body):
     name: Text | None = None
     email: Text | None = None
     password: Password | None = None
-    disabled: bool | None = None
+    disabled: StrictBool | None = None
 
 
 class TokensBody(Body):
