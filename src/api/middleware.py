@@ -5,15 +5,18 @@ import time
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.api.errors import dialect_of, error_response
-from src.shared.errors import BodyTooLarge, GatewayError
+from src.shared.errors import BodyTooLarge, GatewayError, NotFound
 from src.shared.ids import new_id
 
 log = structlog.get_logger("gateway.access")
 
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:/+=-]{1,128}$")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_LENGTH = re.compile(r"[0-9]+")
+MAX_DIGITS = 18
 
 
 class RequestScope:
@@ -31,10 +34,12 @@ class RequestScope:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request.id)
         try:
-            request.check_length()
+            request.check()
             await self._app(scope, request.receive, request.send)
         except GatewayError as error:
             await request.fail(error)
+        except ClientDisconnect:
+            pass
         except Exception:
             log.exception("unhandled_error", path=scope["path"])
             await request.fail(GatewayError(_INTERNAL, code="internal_error"))
@@ -60,15 +65,17 @@ class _Request:
 
     def _own_or_new_id(self) -> str:
         given = self._headers.get("x-request-id", "")
-        return given if _REQUEST_ID.match(given) else str(new_id())
+        return given if _REQUEST_ID.fullmatch(given) else str(new_id())
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
 
-    def check_length(self) -> None:
-        """Refuse by the announced length before reading anything."""
+    def check(self) -> None:
+        """Refuse by the path and the announced length before reading anything."""
+        if "\x00" in self._scope["path"]:
+            raise NotFound("There is nothing at this path.")
         length = self._headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._max_body_bytes:
+        if _LENGTH.fullmatch(length) and (len(length) > MAX_DIGITS or int(length) > self._max_body_bytes):
             raise self._too_large()
 
     async def receive(self) -> Message:
@@ -92,7 +99,7 @@ class _Request:
     async def fail(self, error: GatewayError) -> None:
         """Answer with an error, where the answer has not begun."""
         if self._status == 0:
-            response = error_response(error, dialect_of(self._scope["path"]), self.id)
+            response = error_response(error, dialect_of(self._scope["path"], self._headers), self.id)
             await response(self._scope, self._receive, self.send)
 
     def log(self) -> None:

@@ -4,10 +4,11 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.data.engine import reading, writing
-from src.data.integrity import domain_error, is_transient
+from src.data.integrity import domain_error, is_own_fault, is_transient
 from src.data.repositories.accounts import SqlAccountRepository
 from src.data.repositories.audit import SqlAuditLog
 from src.data.repositories.catalog import SqlCatalogRepository
@@ -47,7 +48,7 @@ class SqlUnitOfWork:
         try:
             await self._transaction.__aexit__(kind, error, trace)
         except Exception as failure:
-            if is_transient(failure):
+            if is_transient(failure) or (isinstance(failure, DBAPIError) and is_own_fault(failure)):
                 raise domain_error(failure) from failure
             raise
 

@@ -15,7 +15,10 @@ from src.domain.completion.model import TextDelta
 from src.domain.dialogs import use_cases
 from src.domain.dialogs.model import DialogId, Message, MessageId, MessageStatus
 from src.domain.dialogs.sending import Exchanging, Question, ask, ended_answer
-from src.shared.errors import GatewayError
+from src.shared.errors import GatewayError, NotFound
+from src.shared.ids import parse_id
+
+Search = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 router = APIRouter(prefix="/dialogs", tags=["dialogs"], route_class=NativeRoute)
 
@@ -31,9 +34,7 @@ async def create_dialog(body: DialogBody, principal: PrincipalDep, gateway: Gate
 
 
 @router.get("")
-async def list_dialogs(
-    principal: PrincipalDep, gateway: GatewayDep, page: PageDep, q: Annotated[str | None, Query(max_length=200)] = None
-) -> Response:
+async def list_dialogs(principal: PrincipalDep, gateway: GatewayDep, page: PageDep, q: Search = None) -> Response:
     """The caller's dialogs, newest first; `q` searches titles and messages."""
     return listed(await use_cases.list_dialogs(principal, page, q or None, gateway.dialogs), dialog_shape)
 
@@ -83,7 +84,7 @@ async def send_message(
         content=body.content,
         request_id=request_id,
         model=body.model,
-        parent_id=MessageId(path_id(body.parent_id, "message")) if body.parent_id else None,
+        parent_id=_parent_id(body.parent_id),
         params=body.params.given() if body.params else None,
         stream=body.stream,
     )
@@ -93,6 +94,15 @@ async def send_message(
     ended = await exchange.ended()
     pair = {"user_message": message_shape(exchange.question), "message": message_shape(ended)}
     return answer({**pair, "omitted_turns": exchange.omitted_turns}, 201, _headers(exchange, ended))
+
+
+def _parent_id(text: str | None) -> MessageId | None:
+    if text is None:
+        return None
+    found = parse_id(text)
+    if found is None:
+        raise NotFound("The parent message is not in this dialog.", param="parent_id")
+    return MessageId(found)
 
 
 def _headers(exchange: Exchanging, ended: Message) -> dict[str, str]:
