@@ -1,6 +1,6 @@
 """What one may still spend, what was spent, and usage by day."""
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -50,7 +50,7 @@ async def my_usage(principal: PrincipalDep, gateway: GatewayDep, since: Day = No
 def days(since: date | None, until: date | None) -> tuple[date, date]:
     """The days asked about."""
     last = until or utc_now().date()
-    return since or last - timedelta(days=DEFAULT_USAGE_DAYS - 1), last
+    return since or date.fromordinal(max(1, last.toordinal() - DEFAULT_USAGE_DAYS + 1)), last
 
 
 def standing_shape(standing: TokenStanding) -> dict[str, Any]:
