@@ -1,7 +1,7 @@
 """The one table from what went wrong to what a client is told, in the dialect the client speaks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -64,9 +64,9 @@ _INTERNAL = Told(500, (500, "api_error"), (500, "api_error"))
 _NEVER_RETRY = (QuotaExceeded, Conflict)
 
 
-def dialect_of(path: str) -> Dialect:
-    """Which dialect a path belongs to."""
-    if path.startswith("/v1/messages"):
+def dialect_of(path: str, headers: Container[str] = ()) -> Dialect:
+    """Which dialect a request is made in: told by its path, and where two share a path by a header."""
+    if path.startswith("/v1/messages") or (path.startswith("/v1/models") and "anthropic-version" in headers):
         return Dialect.ANTHROPIC
     return Dialect.OPENAI if path.startswith("/v1/") else Dialect.NATIVE
 

@@ -2,7 +2,7 @@
 
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import FrameType
 from typing import Any
@@ -76,7 +76,7 @@ def _stop_admitting_on_sigterm(keeper: TaskKeeper) -> None:
 
 
 def _respond(request: Request, error: GatewayError) -> Response:
-    return error_response(error, dialect_of(request.url.path), request.state.request_id)
+    return error_response(error, dialect_of(request.scope["path"], request.headers), request.state.request_id)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -105,9 +105,22 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 def _first_fault(error: RequestValidationError) -> InvalidRequest:
     """The first thing wrong as the message and the param, all of them in the details; never the values."""
-    faults = [{"param": _where(each["loc"]), "message": each["msg"]} for each in error.errors()[:20]]
+    faults = [{"param": _where(each["loc"]), "message": _told(each)} for each in error.errors()[:20]]
     first = faults[0]
     return InvalidRequest(f"{first['param']}: {first['message']}", param=first["param"], details={"errors": faults})
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    """What is wrong, in words for somebody who does not know what the body is checked with."""
+    if tuple(fault["loc"]) == ("body",):
+        return "must be a JSON object, sent with content-type: application/json"
+    match fault["type"]:
+        case "extra_forbidden":
+            return "there is no such field here"
+        case "string_pattern_mismatch" if fault.get("ctx", {}).get("pattern") == r"\S":
+            return "must not be blank"
+        case _:
+            return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _where(location: tuple[Any, ...]) -> str:
