@@ -9,6 +9,7 @@ SHELL := /bin/sh
 
 PYTHON ?= python3
 LOCK_FLAGS ?=
+TEST_PROCESSES ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -50,7 +51,7 @@ migrate: $(STAMP) ## Bring the database to the newest revision
 
 .PHONY: test
 test: $(STAMP) ## Run the whole test suite, PostgreSQL and Redis included
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n $(TEST_PROCESSES)
 
 .PHONY: check
 check: $(STAMP) check-code check-delivery ## Format, lint, types, import contracts, fast tests, container files

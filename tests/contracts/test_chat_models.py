@@ -249,11 +249,10 @@ class TestAnswers:
     async def test_tokens_written_to_the_cache_are_counted_in(
         self, upstream: Upstream, models: ProviderModels, lane: Lane, stream: bool
     ) -> None:
-        if lane.name == "google":
-            pytest.skip("Google does not report them")
+        written = 0 if lane.name == "google" else 30  # Google does not report them
         upstream.script(Claim(input=100, output=50, cached=60, cache_write=30))
         _, finished = await answered(chat_model(models, lane, upstream), asking(lane, stream=stream))
-        expected = Usage(input_tokens=100, output_tokens=50, cache_read_tokens=60, cache_write_tokens=30)
+        expected = Usage(input_tokens=100, output_tokens=50, cache_read_tokens=60, cache_write_tokens=written)
         assert finished.usage == expected
 
     async def test_absurd_usage_is_passed_on(
