@@ -9,18 +9,28 @@ from typing import Any
 import structlog
 
 _SECRET = re.compile(
-    r"(sk-[A-Za-z0-9_-]{6})[A-Za-z0-9_-]+|(eyJ[A-Za-z0-9_-]{6})[A-Za-z0-9_.-]+|(://[^:/@\s]+:)[^@/\s]+@"
+    r"(sk-[A-Za-z0-9_-]{6})[A-Za-z0-9_-]+"
+    r"|(AIza[A-Za-z0-9_-]{4})[A-Za-z0-9_-]{20,}"
+    r"|(eyJ[A-Za-z0-9_-]{6})[A-Za-z0-9_.-]+"
+    r"|(://[^:/@\s]*:)[^@/\s]+(?=@)"
 )
+"""Keys of OpenAI, Anthropic, OpenRouter and ourselves, keys of Google, tokens, and passwords in addresses."""
 
 
-def _masked(text: str) -> str:
-    return _SECRET.sub(lambda found: f"{found.group(1) or found.group(2) or found.group(3)}***", text)
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SECRET.sub(lambda found: f"{found[found.lastindex or 0]}***", value)
+    if isinstance(value, dict):
+        return {_masked(name): _masked(inner) for name, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_masked(inner) for inner in value)
+    return value
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Shorten whatever looks like a key, a token or a password in an address."""
+    """Shorten whatever looks like a key, a token or a password in an address, however deep it lies."""
     for name, value in event.items():
-        if isinstance(value, str):
+        if isinstance(value, str | dict | list | tuple):
             event[name] = _masked(value)
     return event
 
