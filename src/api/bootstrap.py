@@ -43,7 +43,7 @@ from src.integrations.password_hashing import Argon2Passwords
 from src.integrations.redis_client import make_redis
 from src.integrations.secret_hashing import KeyedHasher, Purpose
 from src.shared.clock import Clock, utc_now
-from src.shared.errors import Misconfigured
+from src.shared.errors import InvalidRequest, Misconfigured
 from src.shared.settings import BOOTSTRAP_KEY, SECRETS_FILE_NAME, Settings, kept_secrets
 
 log = structlog.get_logger(__name__)
@@ -88,7 +88,10 @@ async def load_catalog(settings: Settings, open_uow: OpenUnitOfWork) -> int:
     files = [CatalogFile(providers=STANDARD_PROVIDERS), read_catalog_file(MODELS_FILE)]
     if settings.config_path is not None:
         files.append(read_catalog_file(settings.config_path))
-    return await sync_files(files, open_uow)
+    try:
+        return await sync_files(files, open_uow)
+    except InvalidRequest as error:
+        raise Misconfigured(f"GATEWAY_CONFIG: {error.message}") from None
 
 
 async def require_migrated(engine: AsyncEngine) -> None:

@@ -28,9 +28,10 @@ def _dialog_id(text: str) -> DialogId:
 
 
 @router.post("", status_code=201)
-async def create_dialog(body: DialogBody, principal: PrincipalDep, gateway: GatewayDep) -> Response:
-    """Open a dialog."""
-    return answer(dialog_shape(await use_cases.create_dialog(principal, body.fields(), gateway.dialogs)), 201)
+async def create_dialog(principal: PrincipalDep, gateway: GatewayDep, body: DialogBody | None = None) -> Response:
+    """Open a dialog; every field may be left out, and so may the body."""
+    fields = body.fields() if body else {}
+    return answer(dialog_shape(await use_cases.create_dialog(principal, fields, gateway.dialogs)), 201)
 
 
 @router.get("")

@@ -1,7 +1,7 @@
 """Changing the catalog: from files, and by platform admins, whose word wins over files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from src.domain.catalog.model import MAX_CHAIN, Catalog, Chain, Model, Price, Provider
 from src.domain.catalog.ports import CatalogView
@@ -34,10 +34,14 @@ class CatalogAdmin:
 
 
 async def sync_files(files: Sequence[CatalogFile], open_uow: OpenUnitOfWork) -> int:
-    """Write what the files say wherever no admin said otherwise; later files win. Returns how many rows changed."""
+    """Write what the files say wherever no admin said otherwise; later files win. Returns how many rows changed.
+
+    Raises InvalidRequest for models of unknown providers and chains that could not be called.
+    """
     wanted = _merged(files)
     async with open_uow(None) as uow:
         catalog = await uow.catalog.load()
+        _check(wanted, catalog)
         changed = 0
         for provider in wanted.providers:
             if catalog.providers.get(provider.name) != provider:
@@ -62,6 +66,17 @@ def _merged(files: Sequence[CatalogFile]) -> CatalogFile:
     return CatalogFile(
         providers=tuple(providers.values()), models=tuple(models.values()), chains=tuple(chains.values())
     )
+
+
+def _check(wanted: CatalogFile, catalog: Catalog) -> None:
+    """What the files and the catalog say together must be callable."""
+    providers = {*catalog.providers, *(provider.name for provider in wanted.providers)}
+    models = {**catalog.models, **{model.name: model for model in wanted.models}}
+    for model in wanted.models:
+        if model.provider not in providers:
+            raise InvalidRequest(f"The model {model.name!r} names the provider {model.provider!r}, which is unknown.")
+    for chain in wanted.chains:
+        check_chain(chain, replace(catalog, models=models))
 
 
 async def put_provider(principal: Principal, provider: Provider, admin: CatalogAdmin, request_id: str) -> Provider:
@@ -126,7 +141,8 @@ def check_chain(chain: Chain, catalog: Catalog) -> None:
     """Raises InvalidRequest where the chain could not be called."""
     unknown = [name for name in chain.models if name not in catalog.models]
     if unknown:
-        raise InvalidRequest(f"The chain names models that do not exist: {', '.join(unknown)[:200]}.", param="models")
+        names = ", ".join(unknown)[:200]
+        raise InvalidRequest(f"The chain {chain.name!r} names models that do not exist: {names}.", param="models")
     if not 1 <= len(chain.models) <= MAX_CHAIN or len(set(chain.models)) != len(chain.models):
         raise InvalidRequest(f"A chain lists 1 to {MAX_CHAIN} different models.", param="models")
     if chain.name in catalog.models:
