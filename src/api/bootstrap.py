@@ -42,6 +42,7 @@ from src.integrations.llm.token_meter import SplintrMeter
 from src.integrations.password_hashing import Argon2Passwords
 from src.integrations.redis_client import make_redis
 from src.integrations.secret_hashing import KeyedHasher, Purpose
+from src.integrations.telemetry import ObservedLedger, ObservedUpstreams, PrometheusMetrics
 from src.shared.clock import Clock, utc_now
 from src.shared.errors import InvalidRequest, Misconfigured
 from src.shared.settings import BOOTSTRAP_KEY, SECRETS_FILE_NAME, Settings, kept_secrets
@@ -134,21 +135,16 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
 
         open_reading = unit_of_work_opener(engine, read_only=True)
-        ledger = GroupCommitLedger(engine, clock=utc_now)
-        await ledger.start()
-        stack.push_async_callback(ledger.stop)
+        writer = GroupCommitLedger(engine, clock=utc_now)
+        await writer.start()
+        stack.push_async_callback(writer.stop)
+        metrics = PrometheusMetrics()
         snapshot = CatalogSnapshot(open_reading, default_model=settings.default_model)
         await snapshot.start()
         stack.push_async_callback(snapshot.close)
-        upstreams = ProviderModels(
-            settings.provider_secrets(),
-            settings.provider_base_urls,
-            connect_timeout_s=settings.connect_timeout_s,
-            read_timeout_s=settings.read_timeout_s,
-            builtin=BuiltinServer(),
-        )
+        upstreams = ObservedUpstreams(_providers(settings), metrics)
         stack.push_async_callback(upstreams.close)
-        sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, ledger)), name="sweeper")
+        sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, writer)), name="sweeper")
         stack.push_async_callback(_cancelled, sweeper)
         cache = await _cache(settings, stack)
         tokens = JwtTokens(_jwt_settings(settings))
@@ -156,10 +152,11 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         passwords = Argon2Passwords()
         stack.callback(passwords.close)
         keeper = TaskKeeper(most=settings.max_parallel_answers)
+        metrics.watch_running(lambda: len(keeper.running))
         stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
 
         answers = AnswerPorts(
-            ledger=ledger,
+            ledger=ObservedLedger(writer, metrics),
             upstreams=upstreams,
             meter=SplintrMeter(),
             clock=utc_now,
@@ -193,6 +190,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 tokens=tokens,
             ),
             clock=utc_now,
+            metrics=metrics,
             is_migrated=lambda: schema.is_migrated(engine),
             check_database=lambda: _ask(engine),
             cache_kind="memory" if settings.redis_url is None else "redis",
@@ -226,7 +224,7 @@ async def open_operator(settings: Settings) -> AsyncIterator[Operator]:
         ledger = GroupCommitLedger(engine, clock=utc_now)
         await ledger.start()
         stack.push_async_callback(ledger.stop)
-        upstreams = ProviderModels(settings.provider_secrets(), settings.provider_base_urls, builtin=BuiltinServer())
+        upstreams = _providers(settings)
         stack.push_async_callback(upstreams.close)
         tokens = JwtTokens(_jwt_settings(settings))
         stack.push_async_callback(tokens.close)
@@ -243,6 +241,16 @@ async def open_operator(settings: Settings) -> AsyncIterator[Operator]:
             clock=utc_now,
             database=engine.dialect.name,
         )
+
+
+def _providers(settings: Settings) -> ProviderModels:
+    return ProviderModels(
+        settings.provider_secrets(),
+        settings.provider_base_urls,
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        builtin=BuiltinServer(),
+    )
 
 
 def _jwt_settings(settings: Settings) -> JwtSettings:

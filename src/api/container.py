@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from src.domain.catalog.ports import CatalogView
 from src.domain.catalog.use_cases import CatalogAdmin
@@ -14,6 +15,16 @@ from src.domain.identity.ports import PasswordHasher, SecretHasher
 from src.domain.identity.sessions import SessionPorts
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock
+
+
+class Metrics(Protocol):
+    """What the doors report and serve."""
+
+    def request(self, endpoint: str, status: int, duration_s: float) -> None: ...
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The text and its content type."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +44,7 @@ class Gateway:
     hasher: SecretHasher
     sessions: SessionPorts
     clock: Clock
+    metrics: Metrics
     is_migrated: Callable[[], Awaitable[bool]]
     check_database: Callable[[], Awaitable[None]]
     cache_kind: str

@@ -103,11 +103,16 @@ class _Request:
             await response(self._scope, self._receive, self.send)
 
     def log(self) -> None:
-        """One line a request, without query string, headers or body."""
+        """One line and one count a request, without query string, headers or body."""
+        duration_s = time.perf_counter() - self._started_s
+        gateway = getattr(getattr(self._scope.get("app"), "state", None), "gateway", None)
+        if gateway is not None:
+            route = self._scope.get("route")
+            gateway.metrics.request(getattr(route, "path", "none"), self._status or 499, duration_s)
         log.info(
             "request",
             method=self._scope["method"],
             path=self._scope["path"],
             status=self._status or 499,
-            duration_ms=round((time.perf_counter() - self._started_s) * 1000, 1),
+            duration_ms=round(duration_s * 1000, 1),
         )

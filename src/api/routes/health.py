@@ -14,7 +14,8 @@ from src.shared.clock import utc_now
 router = APIRouter(tags=["health"])
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.head("/", include_in_schema=False)
+@router.get("/")
 async def root(gateway: GatewayDep) -> Response:
     """Who answers here."""
     return answer({"name": "LLM Gateway", "version": gateway.version, "status": "running", "docs": "/docs"})
@@ -35,6 +36,13 @@ async def ready(gateway: GatewayDep) -> Response:
     if not database or not await gateway.is_migrated():
         return answer({"status": "not ready", "database": database}, 503)
     return answer({"status": "ready"})
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(gateway: GatewayDep) -> Response:
+    """Counts and times of this process, for Prometheus."""
+    text, content_type = gateway.metrics.exposition()
+    return Response(text, media_type=content_type)
 
 
 @router.get("/health")
