@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.support.gateway import RunningGateway, gateway_environment, running_gateway, sqlite_url
 from tests.support.upstream import Upstream
@@ -27,3 +28,20 @@ async def any_gateway(
         if request.param == "postgres":
             url = await stack.enter_async_context(request.getfixturevalue("postgres_server").database())
         yield await stack.enter_async_context(running_gateway(gateway_environment(url, upstream)))
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared_upstream() -> AsyncIterator[Upstream]:
+    """One scripted upstream for a module whose tests run in the module's event loop."""
+    async with Upstream() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared_gateway(
+    tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream
+) -> AsyncIterator[RunningGateway]:
+    """One gateway on SQLite for a module whose tests do not disturb each other."""
+    url = sqlite_url(tmp_path_factory.mktemp("gateway"))
+    async with running_gateway(gateway_environment(url, shared_upstream)) as running:
+        yield running
