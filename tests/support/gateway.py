@@ -70,7 +70,7 @@ class RunningGateway:
     def client(self, credential: str | None) -> httpx2.AsyncClient:
         """A client with another credential (or none), closed with the gateway."""
         headers = {"authorization": f"Bearer {credential}"} if credential else {}
-        client = httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=30)
+        client = httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=30, verify=False)
         self.clients.append(client)
         return client
 
@@ -116,7 +116,7 @@ async def running_gateway(environment: dict[str, Any]) -> AsyncIterator[RunningG
             assert not serving.done(), "the gateway did not start"
             await asyncio.sleep(0.005)
         headers = {"authorization": f"Bearer {ADMIN_KEY}"}
-        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
+        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30, verify=False) as http:
             clients = [http]
             yield RunningGateway(url=url, http=http, settings=settings, app=app, clients=clients)
             for client in clients:
@@ -164,7 +164,7 @@ class GatewayProcess:
             stderr=subprocess.STDOUT,
         )
         output.close()
-        async with httpx2.AsyncClient(base_url=self.url, timeout=2) as http:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=2, verify=False) as http:
             for _ in range(600):
                 assert self._process.poll() is None, self.output()
                 with contextlib.suppress(httpx2.TransportError):
