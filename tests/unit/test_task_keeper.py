@@ -94,7 +94,9 @@ async def test_answers_cut_off_by_a_shutdown_are_settled(timeout_s: float) -> No
     ports = completion_ports(ledger, upstreams, make_catalog())
     answering = await begin(make_call(), ports)
     await ports.keeper.drain(timeout_s)
-    assert (await answering.outcome()).status is CallStatus.CANCELLED
+    outcome = await answering.outcome()
+    assert outcome.status is CallStatus.INTERRUPTED
+    assert isinstance(outcome.error, Unavailable)
     assert ledger.states == [HoldState.SETTLED]
 
 

@@ -56,15 +56,20 @@ class Answering:
         self._task: asyncio.Task[None] | None = None
         self._is_generating = False
         self._is_cancelled = False
+        self._cancel_reason: GatewayError | None = None
 
     def start(self) -> "asyncio.Task[None]":
         """Begin; the caller keeps the task alive and drains it at shutdown."""
         self._task = asyncio.create_task(self._run(), name=f"answer {self.hold.id}")
         return self._task
 
-    def cancel(self) -> None:
-        """Stop the upstream; what was generated is charged and kept. The settlement itself is never cancelled."""
+    def cancel(self, reason: GatewayError | None = None) -> None:
+        """Stop the upstream; what was generated is charged and kept. The settlement itself is never cancelled.
+
+        `reason` is what listeners are told, where it was not they who wanted it to stop.
+        """
         self._is_cancelled = True
+        self._cancel_reason = reason
         if self._task is not None and self._is_generating:
             self._task.cancel()
 
@@ -147,7 +152,7 @@ class Answering:
     async def _generate(self) -> Outcome:
         """Call the chain within the total time; every way it can end becomes an outcome."""
         if self._is_cancelled:  # before the task had its first turn
-            return self._cut_off(CallStatus.CANCELLED, None)
+            return self._cancelled()
         self._is_generating = True
         try:
             async with asyncio.timeout(self._ports.total_timeout_s):
@@ -156,7 +161,7 @@ class Answering:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101
             task.uncancel()
-            return self._cut_off(CallStatus.CANCELLED, None)
+            return self._cancelled()
         except TimeoutError:
             seconds = f"{self._ports.total_timeout_s:g}"
             late = UpstreamFailed(Failure.TIMEOUT, f"The provider did not finish within {seconds} seconds.")
@@ -220,6 +225,10 @@ class Answering:
             wire=finished.wire,
             flags=(fault,) if fault else (),
         )
+
+    def _cancelled(self) -> Outcome:
+        status = CallStatus.CANCELLED if self._cancel_reason is None else CallStatus.INTERRUPTED
+        return self._cut_off(status, self._cancel_reason)
 
     def _cut_off(self, status: CallStatus, error: GatewayError | None) -> Outcome:
         """Charged for what was delivered; a call that delivered nothing has failed and costs nothing."""

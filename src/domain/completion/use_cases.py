@@ -92,8 +92,14 @@ async def begin(call: Call, ports: CompletionPorts) -> Answering:
     ports.keeper.admit()
     hold = await ports.answers.ledger.open(await _hold_request(call, ports.answers), call.opening)
     answering = Answering(call, hold, ports.catalog.current().providers, ports.answers)
-    ports.keeper.keep(answering.start(), answering.cancel)
+    ports.keeper.keep(answering.start(), lambda: answering.cancel(_shut_down()))
     return answering
+
+
+def _shut_down() -> Unavailable:
+    return Unavailable(
+        "The gateway shut down before the answer was complete; what was delivered is stored and charged."
+    )
 
 
 async def _hold_request(call: Call, ports: AnswerPorts) -> HoldRequest:
