@@ -161,6 +161,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             meter=SplintrMeter(),
             clock=utc_now,
             total_timeout_s=settings.total_timeout_s,
+            hold_grace_s=settings.hold_grace_s,
         )
         completions = CompletionPorts(answers=answers, catalog=snapshot, keeper=keeper)
         dialogs = DialogPorts(open_uow=open_uow, open_reading=open_reading, catalog=snapshot, clock=utc_now)

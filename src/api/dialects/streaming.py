@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from src.api.container import Gateway
-from src.api.dialects.fields import dropped_by
+from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body, error_response
 from src.api.native import answer
@@ -86,7 +86,7 @@ def _whole(outcome: Outcome, parsed: ParsedRequest, writer: Writer) -> Response:
     if outcome.wire is not None:
         return Response(outcome.wire, media_type="application/json", headers=headers)
     sampling = outcome.model is None or outcome.model.capabilities.sampling
-    headers |= _dropped_header(parsed, sampling=sampling)
+    headers |= _dropped(parsed, sampling=sampling)
     return answer(writer.whole(outcome, outcome.upstream_model or parsed.model), headers=headers)
 
 
@@ -96,17 +96,15 @@ def _headers(answering: Answering, parsed: ParsedRequest) -> Mapping[str, str]:
     headers = _model_headers(model.name if model else None, answering.attempts)
     if answering.is_relayed:
         return headers
-    return headers | _dropped_header(parsed, sampling=model is None or model.capabilities.sampling)
+    return headers | _dropped(parsed, sampling=model is None or model.capabilities.sampling)
 
 
 def _model_headers(model: str | None, attempts: int) -> dict[str, str]:
     return {"x-gateway-attempts": str(attempts)} | ({"x-gateway-model": model} if model else {})
 
 
-def _dropped_header(parsed: ParsedRequest, *, sampling: bool) -> dict[str, str]:
-    dropped = dropped_by(parsed.chat.parameters, sampling=sampling, untranslated=parsed.untranslated)
-    safe = [name[:64] for name in dropped if name.isascii() and name.isprintable()]
-    return {"x-gateway-dropped-params": ",".join(safe[:32])} if safe else {}
+def _dropped(parsed: ParsedRequest, *, sampling: bool) -> dict[str, str]:
+    return dropped_header(dropped_by(parsed.chat.parameters, sampling=sampling, untranslated=parsed.untranslated))
 
 
 async def _events(answering: Answering, writer: Writer, door: Door, request_id: str) -> AsyncGenerator[bytes]:

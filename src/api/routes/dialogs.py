@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from src.api.deps import GatewayDep, PageDep, PrincipalDep, RequestId, path_id
+from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.errors import Dialect, error_response
 from src.api.native import NativeRoute, answer, listed
 from src.api.routes.schemas import DialogBody, MessageBody, dialog_shape, message_shape
@@ -111,13 +112,21 @@ def _headers(exchange: Exchanging, ended: Message) -> dict[str, str]:
         "x-gateway-model": ended.model or "",
         "x-gateway-attempts": str(exchange.answering.attempts),
         "x-gateway-cost-micro-usd": str(ended.cost_micro_usd),
+        **_dropped(exchange),
     }
+
+
+def _dropped(exchange: Exchanging) -> dict[str, str]:
+    """Sampling parameters that the model (in a stream not yet known to be another: the first of its chain) refuses."""
+    call = exchange.answering.call
+    model = exchange.answering.model or call.route.models[0]
+    return dropped_header(dropped_by(call.chat.parameters, sampling=model.capabilities.sampling, untranslated=()))
 
 
 def _stream(exchange: Exchanging, request_id: str) -> EventStream:
     return EventStream(
         _events(exchange),
-        headers=dict,
+        headers=lambda: _dropped(exchange),
         failed=lambda error: error_response(error, Dialect.NATIVE, request_id),
     )
 
