@@ -3,11 +3,11 @@
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from src.api.moments import DayOrMoment
 from src.domain.catalog.model import (
@@ -119,12 +119,12 @@ class ModelBody(Body):
         """One price or a dated list of them."""
         return [value] if isinstance(value, dict) else value
 
-    @model_validator(mode="after")
-    def _one_price_at_a_time(self) -> Self:
-        starts = [price.to_domain().effective_from for price in self.price]
-        if len(set(starts)) != len(starts):
+    @field_validator("price")
+    @classmethod
+    def _one_price_at_a_time(cls, value: list[PriceBody]) -> list[PriceBody]:
+        if len({price.effective_from for price in value}) != len(value):
             raise ValueError("two prices begin at the same time")
-        return self
+        return value
 
     def to_domain(self) -> Model:
         """The model as the catalog keeps it."""

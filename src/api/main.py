@@ -1,9 +1,11 @@
 """The application. `uvicorn src.api.main:app` serves it."""
 
+import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -38,11 +40,11 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_gateway(settings) as gateway:
             app.state.gateway = gateway
-            _stop_admitting_on_sigterm(gateway.completions.keeper)
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 50, 100)
-            yield
+            with _draining_on_signals(gateway.completions.keeper, settings.drain_timeout_s):
+                yield
 
     app = FastAPI(title="LLM Gateway", version=VERSION, lifespan=lifespan, redirect_slashes=False)
     for router in (health.router, chat.router, compatible.router, models.compatible):
@@ -59,20 +61,29 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
     return app
 
 
-def _stop_admitting_on_sigterm(keeper: TaskKeeper) -> None:
-    """Before the server itself stops listening, readiness says so and new calls are refused."""
+@contextmanager
+def _draining_on_signals(keeper: TaskKeeper, timeout_s: float) -> Iterator[None]:
+    """Drain from the signal on: the server waits for its connections before it ends the lifespan."""
+    loop = asyncio.get_running_loop()
+    servers_own: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        keeper.stop_admitting()
+        loop.call_soon_threadsafe(keeper.begin_drain, timeout_s)
+        servers_own[number](number, frame)
+
+    # Elsewhere than in the main thread whoever runs us there handles signals.
+    is_ours = threading.current_thread() is threading.main_thread()
+    for number in (signal.SIGTERM, signal.SIGINT) if is_ours else ():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            servers_own[number] = handler
+            signal.signal(number, stop)
     try:
-        servers_own = signal.getsignal(signal.SIGTERM)
-        if not callable(servers_own):
-            return
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            keeper.stop_admitting()
-            servers_own(number, frame)
-
-        signal.signal(signal.SIGTERM, stop)
-    except ValueError:
-        return  # not the main thread: whoever runs us there handles signals
+        yield
+    finally:
+        for taken, handler in servers_own.items():
+            signal.signal(taken, handler)
 
 
 def _respond(request: Request, error: GatewayError) -> Response:
@@ -110,9 +121,12 @@ def _first_fault(error: RequestValidationError) -> InvalidRequest:
     return InvalidRequest(f"{first['param']}: {first['message']}", param=first["param"], details={"errors": faults})
 
 
+_NO_OBJECT = ("missing", "model_type", "model_attributes_type", "dict_type")
+
+
 def _told(fault: Mapping[str, Any]) -> str:
     """What is wrong, in words for somebody who does not know what the body is checked with."""
-    if tuple(fault["loc"]) == ("body",):
+    if tuple(fault["loc"]) == ("body",) and fault["type"] in _NO_OBJECT:
         return "must be a JSON object, sent with content-type: application/json"
     match fault["type"]:
         case "extra_forbidden":
