@@ -134,15 +134,15 @@ async def set_scene(gateway: RunningGateway) -> Scene:
     return Scene(dialog_id=dialog.json()["id"], user_id=user.json()["id"], tenant_id=user.json()["tenant_id"])
 
 
-def body_routes(gateway: RunningGateway) -> list[tuple[str, str]]:
-    """Method and path template of everything that must have a JSON body, found in the served document."""
+def body_routes(gateway: RunningGateway, *, optional: bool = False) -> list[tuple[str, str]]:
+    """Method and path template of everything that must (or may) have a JSON body, found in the served document."""
     found = []
     for path, operations in gateway.app.openapi()["paths"].items():
         for method in ("post", "put", "patch"):
             operation = operations.get(method)
             if operation is None:
                 continue
-            takes_body = operation.get("requestBody", {}).get("required", False)
+            takes_body = "requestBody" in operation and (optional or operation["requestBody"].get("required", False))
             if takes_body or path in ("/v1/chat/completions", "/v1/messages"):
                 found.append((method.upper(), path))
     return found
