@@ -240,13 +240,16 @@ def test_a_late_answer_is_charged_up_to_what_is_left(others_hold: int, paid: int
     assert [(entry.kind, entry.amount) for entry in book.entries] == [(EntryKind.LATE_CHARGE, -paid)] * bool(paid)
 
 
-def test_an_expired_hold_is_neither_released_nor_expired_again() -> None:
-    book = Book([account_of()])
+def test_releasing_an_expired_hold_has_nothing_left_to_do() -> None:
+    account = account_of(balance=150)
+    book = Book([account])
     hold = book.open(make_hold_request(USER))
     book.close(make_closing(hold, state=HoldState.EXPIRED, tokens=0))
-    for state in (HoldState.RELEASED, HoldState.EXPIRED):
-        with pytest.raises(Conflict):
-            book.close(make_closing(hold, state=state))
+    book.close(make_closing(hold, state=HoldState.RELEASED, tokens=0))
+    assert snapshot(book, account) == [(150, 0, 0)]
+    assert [closing.state for closing in book.closed] == [HoldState.EXPIRED]
+    with pytest.raises(Conflict):
+        book.close(make_closing(hold, state=HoldState.EXPIRED))
 
 
 def test_holds_of_earlier_batches_are_closed_by_their_known_state() -> None:

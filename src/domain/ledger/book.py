@@ -101,9 +101,12 @@ class Book:
         """Close a hold once: give back what was held and book what was used.
 
         Nothing beyond the hold is booked. A hold that expired before its call came back is charged up to what its
-        accounts can still pay. Raises Conflict when it was settled or released already.
+        accounts can still pay; released after it expired, there is nothing left to do. Raises Conflict when it was
+        settled or released already.
         """
         state = self._states.get(closing.hold.id)
+        if state is HoldState.EXPIRED and closing.state is HoldState.RELEASED:
+            return Closed(hold_id=closing.hold.id, lost={})
         late = state is HoldState.EXPIRED and closing.state is HoldState.SETTLED
         if state is not HoldState.OPEN and not late:
             raise Conflict(f"The hold {closing.hold.id} is {state or 'unknown'}; it cannot be closed again.")
