@@ -30,13 +30,17 @@ Delta = TextDelta | WireChunk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerPorts:
-    """What an answer needs while it is generated and when it ends."""
+    """What an answer needs while it is generated and when it ends.
+
+    A hold outlives the longest call by `hold_grace_s`: time for the settlement of a slow database.
+    """
 
     ledger: Ledger
     upstreams: Upstreams
     meter: TokenMeter
     clock: Clock
     total_timeout_s: float
+    hold_grace_s: float = 60.0
 
 
 class Answering:

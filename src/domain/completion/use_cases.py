@@ -14,9 +14,6 @@ from src.domain.ledger.model import Demand, HoldId, HoldRequest
 from src.shared.errors import NotAllowed, Unavailable
 from src.shared.ids import new_id
 
-HOLD_GRACE_S = 60.0
-"""How long a hold outlives the longest call: time for the settlement of a slow database."""
-
 SETTLE_TIMEOUT_S = 10.0
 """How long shutdown waits at the least for answers that were cut off to be settled."""
 
@@ -28,6 +25,7 @@ class TaskKeeper:
         self._most = most
         self._stops: dict[asyncio.Task[None], Callable[[], None]] = {}
         self._draining = False
+        self._drained_by_s: float | None = None
 
     @property
     def is_draining(self) -> bool:
@@ -53,15 +51,30 @@ class TaskKeeper:
         """From now on every new call is refused."""
         self._draining = True
 
+    def begin_drain(self, timeout_s: float) -> float:
+        """Refuse new calls and cut off those that outlast the time, which runs from the first call of this on.
+
+        Returns how much of it is left.
+        """
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        if self._drained_by_s is None:
+            self._drained_by_s = loop.time() + timeout_s
+            loop.call_at(self._drained_by_s, self._stop_all)
+        return max(0.0, self._drained_by_s - loop.time())
+
     async def drain(self, timeout_s: float) -> None:
         """Wait for running answers; those that outlast the time are cut off, settled for what they delivered."""
-        self._draining = True
+        left_s = self.begin_drain(timeout_s)
         if self._stops:
-            await asyncio.wait(set(self._stops), timeout=timeout_s)
-        for stop in tuple(self._stops.values()):
-            stop()
+            await asyncio.wait(set(self._stops), timeout=left_s)
+        self._stop_all()
         if self._stops:
             await asyncio.wait(set(self._stops), timeout=max(timeout_s, SETTLE_TIMEOUT_S))
+
+    def _stop_all(self) -> None:
+        for stop in tuple(self._stops.values()):
+            stop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +134,7 @@ async def _hold_request(call: Call, ports: AnswerPorts) -> HoldRequest:
             rates=(max(rate[0] for rate in rates), max(rate[1] for rate in rates)),
         ),
         at=now,
-        expires_at=now + timedelta(seconds=ports.total_timeout_s + HOLD_GRACE_S),
+        expires_at=now + timedelta(seconds=ports.total_timeout_s + ports.hold_grace_s),
     )
 
 
