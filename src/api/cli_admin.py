@@ -114,7 +114,7 @@ def create_user(external_id: str, tenant: TenantSlug = "default", role: Role = R
     typer.echo(_do(work).id)
 
 
-@users_cli.command("top-up")
+@users_cli.command("top-up", context_settings={"ignore_unknown_options": True})
 def top_up(external_id: str, amount: int, tenant: TenantSlug = "default", reason: str = "command line") -> None:
     """Add tokens to (or, with a negative amount, take from) a user's prepaid account."""
 
