@@ -44,7 +44,8 @@ DIALOG: dict[str, tuple[Any, ...]] = {
     "metadata": (*NO_OBJECT, {"a": "x" * 70_000}),
     **PARAMS,
 }
-MODEL = {"name": "m", "provider": "openai", "context_window": 100, "max_output": 10, "price": {"input": 1, "output": 1}}
+FREE = {"input": 0, "output": 0}
+MODEL = {"name": "m", "provider": "openai", "context_window": 100, "max_output": 10, "price": FREE}
 RATES: dict[str, tuple[Any, ...]] = {"input": NO_PRICE, "output": NO_PRICE, "cache_read": NO_PRICE[:-1]}
 
 TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] = {
@@ -125,7 +126,7 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
         {
             "name": NO_CATALOG_NAME,
             "kind": (*NO_TEXT, "soap", "", None),
-            "base_url": (*NO_TEXT, "", "mine", "ftp://mine", "http://", "http://[", "http://a b", "http://a:99999", "x\n"),
+            "base_url": (*NO_TEXT, "", "mine", "ftp://a", "http://", "http://[", "http://a b", "http://a:99999", "x\n"),
             "api_key_env": (*NO_TEXT, "", "GATEWAY_JWT_SECRET", "GATEWAY_BOOTSTRAP_KEY", "POSTGRES_KEY", "PATH", "a b"),
             "enabled": (*NO_FLAG, None),
         },
@@ -138,7 +139,7 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
             "upstream": NO_NAME,
             "context_window": (*NO_COUNT, None),
             "max_output": (*NO_COUNT, None),
-            "price": (5, "x", True, [5], [{}], {"input": 1}, {"input": 1, "output": 1, "colour": 1}, [MODEL["price"]] * 2),
+            "price": (5, "x", True, [5], [{}], {"input": 1}, {**FREE, "colour": 1}, [FREE] * 2),
             "capabilities": (*NO_OBJECT, {"sampling": 1}, {"flying": True}),
             "lifecycle": (*NO_TEXT, "dead", None),
             "replacement": NO_CATALOG_NAME[:-1],
@@ -147,7 +148,7 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
     ),
     ("POST", "/api/v1/admin/models/{name}/prices"): (
         {"input": 1, "output": 1},
-        {**RATES, "from": NO_MOMENT, "tiers": (5, "x", {}, [5], [{}], [{"above_input_tokens": True, "input": 1, "output": 1}])},
+        {**RATES, "from": NO_MOMENT, "tiers": (5, "x", {}, [5], [{}], [{**FREE, "above_input_tokens": True}])},
     ),
     ("POST", "/api/v1/admin/chains"): (
         {"name": "c", "models": ["gpt-4o"]},
