@@ -252,6 +252,7 @@ async def test_a_token_names_its_tenant_by_slug_or_id(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("claims", "changes", "words"),
     [
+        ({"subject": "gateway:admin"}, {}, "reserved"),
         ({"tenant": None}, {}, "names no tenant"),
         ({"tenant": "nowhere"}, {}, "does not know"),
         ({}, {"user": {"disabled": True}}, "user is disabled"),

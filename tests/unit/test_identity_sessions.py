@@ -224,7 +224,7 @@ async def test_an_empty_database_gets_an_administrator_with_a_key(secret: str | 
     assert made == (secret or made)
     assert made.startswith("sk-gw-")
     (tenant,), (user,), (key,) = store.tenants.values(), store.users.values(), store.keys.values()
-    assert (tenant.slug, user.external_id, user.role) == ("default", "admin", Role.PLATFORM_ADMIN)
+    assert (tenant.slug, user.external_id, user.role) == ("default", "gateway:admin", Role.PLATFORM_ADMIN)
     assert (key.user_id, key.secret_hmac) == (user.id, HASHER.hmac(made))
     assert len(key.prefix) <= len(made) / 3
     assert [event.action for event in store.events.values()] == ["api_key.bootstrapped"]

@@ -8,7 +8,17 @@ from typing import TypeVar
 from uuid import UUID
 
 from src.domain.identity.administration import user_on_first_sight
-from src.domain.identity.model import KEY_PREFIX, ApiKeyId, Principal, Role, Tenant, TenantId, User, UserId
+from src.domain.identity.model import (
+    KEY_PREFIX,
+    RESERVED_SUBJECTS,
+    ApiKeyId,
+    Principal,
+    Role,
+    Tenant,
+    TenantId,
+    User,
+    UserId,
+)
 from src.domain.identity.ports import Claims, SecretHasher, TokenVerifier
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock
@@ -155,6 +165,8 @@ class Authenticator:
 
     async def _of_token(self, token: str) -> tuple[Principal, datetime]:
         claims = await self._verifier.verify(token)
+        if claims.subject.startswith(RESERVED_SUBJECTS) and claims.session_id is None:
+            raise Unauthenticated(f"Subjects that begin with {RESERVED_SUBJECTS!r} are reserved.")
         tenant = await self._tenant(claims.tenant)
         if tenant.disabled:
             raise _disabled("tenant")

@@ -14,6 +14,9 @@ ApiKeyId = NewType("ApiKeyId", UUID)
 
 KEY_PREFIX = "sk-gw-"
 
+RESERVED_SUBJECTS = "gateway:"
+"""External ids that begin so are the gateway's own: no identity provider can make somebody of that name."""
+
 
 class Role(StrEnum):
     """What a user may do: use the gateway, run their tenant, or run the platform."""

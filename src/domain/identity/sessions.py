@@ -10,6 +10,7 @@ from uuid import UUID
 
 from src.domain.identity.api_keys import new_api_key_secret, shown_prefix
 from src.domain.identity.model import (
+    RESERVED_SUBJECTS,
     ApiKey,
     ApiKeyId,
     Principal,
@@ -30,7 +31,7 @@ from src.shared.ids import new_id
 REFRESH_TTL = timedelta(days=30)
 REFRESH_PREFIX = "rt-gw-"
 BOOTSTRAP_TENANT = "default"
-BOOTSTRAP_USER = "admin"
+BOOTSTRAP_USER = f"{RESERVED_SUBJECTS}admin"
 MIN_BOOTSTRAP_KEY = 16
 
 _SECRET_BYTES = 32
