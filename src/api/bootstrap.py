@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import text
@@ -28,7 +29,7 @@ from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
 from src.domain.identity.model import Principal
 from src.domain.identity.ports import PasswordHasher, SecretHasher, TokenIssuer
-from src.domain.identity.sessions import SessionPorts, acting_admin, bootstrap_admin
+from src.domain.identity.sessions import SessionPorts, acting_admin, bootstrap_admin, check_bootstrap_key
 from src.domain.ledger.ports import Auditor
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.integrations.cache.memory import MemoryCache
@@ -48,6 +49,8 @@ from src.shared.errors import InvalidRequest, Misconfigured
 from src.shared.settings import BOOTSTRAP_KEY, SECRETS_FILE_NAME, Settings, kept_secrets
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 try:
     VERSION = version("llm-gateway")
@@ -70,7 +73,10 @@ class Prepared:
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, OpenUnitOfWork]]:
     """An engine and units of work on it, closed at the end."""
-    engine = make_engine(settings.database_url, pool_size=settings.database_pool_size)
+    try:
+        engine = make_engine(settings.database_url, pool_size=settings.database_pool_size)
+    except OSError as error:
+        raise Misconfigured(f"The directory of the database cannot be made ({error}): check DATABASE_URL.") from None
     try:
         yield engine, unit_of_work_opener(engine)
     finally:
@@ -78,7 +84,9 @@ async def open_database(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, 
 
 
 async def migrate(settings: Settings) -> None:
-    """Bring the database to the newest revision and load the catalog's files."""
+    """Bring the database to the newest revision and load the catalog's files. Raises Misconfigured."""
+    async with open_database(settings) as (engine, _):
+        await _reached(_ask(engine))
     await schema.migrate(settings.database_url)
     async with open_database(settings) as (_, open_uow):
         await load_catalog(settings, open_uow)
@@ -97,17 +105,31 @@ async def load_catalog(settings: Settings, open_uow: OpenUnitOfWork) -> int:
 
 async def require_migrated(engine: AsyncEngine) -> None:
     """Raises Misconfigured with what to run, or with why the database cannot be reached."""
+    if not await _reached(schema.is_migrated(engine)):
+        raise Misconfigured(UNMIGRATED)
+
+
+async def _reached(asking: Awaitable[T]) -> T:
+    """What the database answered. Raises Misconfigured where it does not."""
     try:
-        migrated = await schema.is_migrated(engine)
+        return await asking
     except Exception as error:
         log.debug("database_unreachable", exc_info=True)
         raise Misconfigured(f"The database cannot be reached ({type(error).__name__}): check DATABASE_URL.") from None
-    if not migrated:
-        raise Misconfigured(UNMIGRATED)
+
+
+def check_settings(settings: Settings) -> None:
+    """What can be known to be wrong before the database is asked. Raises Misconfigured."""
+    KeyedHasher(settings.encryption_key)
+    JwtTokens(_jwt_settings(settings))
+    check_bootstrap_key(settings.bootstrap_key)
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        raise Misconfigured(f"GATEWAY_WORKERS is {settings.workers}: more than one process needs PostgreSQL.")
 
 
 async def prepare(settings: Settings) -> Prepared:
     """Everything that must be right before serving: schema, catalog, first administrator. Raises Misconfigured."""
+    check_settings(settings)
     async with open_database(settings) as (engine, open_uow):
         await require_migrated(engine)
         await load_catalog(settings, open_uow)

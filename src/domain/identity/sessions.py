@@ -143,8 +143,7 @@ async def bootstrap_admin(
     `secret` that is not known yet becomes one more key of that admin. Several processes may do this at once. Raises
     Misconfigured for a secret that can be guessed.
     """
-    if secret is not None and len(secret) < MIN_BOOTSTRAP_KEY:
-        raise Misconfigured(f"GATEWAY_BOOTSTRAP_KEY needs at least {MIN_BOOTSTRAP_KEY} characters.")
+    check_bootstrap_key(secret)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return await _bootstrapped(open_uow, clock(), hasher, secret)
@@ -153,6 +152,12 @@ async def bootstrap_admin(
             if attempt == _ATTEMPTS:
                 raise
     return None
+
+
+def check_bootstrap_key(secret: str | None) -> None:
+    """Raises Misconfigured for a secret that can be guessed."""
+    if secret is not None and len(secret) < MIN_BOOTSTRAP_KEY:
+        raise Misconfigured(f"GATEWAY_BOOTSTRAP_KEY needs at least {MIN_BOOTSTRAP_KEY} characters.")
 
 
 async def acting_admin(open_uow: OpenUnitOfWork) -> Principal:
