@@ -155,11 +155,11 @@ class GatewayProcess:
             timeout=60,
         )
 
-    async def start(self) -> None:
-        """Start and wait until it is ready."""
+    async def start(self, *module: str) -> None:
+        """Start (`llm-gateway serve`, unless another module is named) and wait until it is ready."""
         output = (self._directory / "gateway.log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "src.api", "serve"],
+            [sys.executable, "-m", *(module or ("src.api", "serve"))],
             env=self._environment,
             cwd=self._directory,
             stdout=output,
