@@ -63,7 +63,10 @@ def configure_logging(level: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    # At DEBUG the providers' SDKs log whole requests, prompts included: below INFO only our own loggers speak.
+    root.setLevel("INFO" if level == "DEBUG" else level)
+    for ours in ("src", "gateway"):
+        logging.getLogger(ours).setLevel(level)
     for noisy in ("httpx2", "httpcore2", "aiohttp.access", "uvicorn.access", "google_genai", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error"):
