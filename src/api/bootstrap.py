@@ -306,13 +306,13 @@ async def _ask(engine: AsyncEngine) -> None:
 async def _sweep(auditor: Auditor) -> None:
     """Close the holds that crashed processes left open."""
     while True:
-        await asyncio.sleep(SWEEP_S)
         try:
             closed = await auditor.close_expired()
             if closed:
                 log.warning("expired_holds_closed", holds=closed)
         except Exception:
             log.warning("sweep_failed", exc_info=True)
+        await asyncio.sleep(SWEEP_S)
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:
