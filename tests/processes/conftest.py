@@ -67,14 +67,15 @@ def client_of(gateway: GatewayProcess, key: str = ADMIN_KEY) -> httpx2.AsyncClie
     return httpx2.AsyncClient(base_url=gateway.url, headers=headers, timeout=30, verify=False)
 
 
-async def new_user(admin: httpx2.AsyncClient, name: str, credit: int) -> tuple[str, str]:
-    """Id and API key of a new user with credit."""
+async def new_user(admin: httpx2.AsyncClient, name: str, credit: int) -> str:
+    """The API key of a new user with credit."""
     tenant = (await admin.get("/api/v1/me")).json()["tenant"]["id"]
     body = {"tenant_id": tenant, "external_id": name, "role": "user"}
     user = (await admin.post("/api/v1/admin/users", json=body)).json()["id"]
     await admin.post(f"/api/v1/admin/users/{user}/tokens", json={"amount": credit})
     key = await admin.post("/api/v1/api-keys", json={"name": "test", "user_id": user})
-    return user, key.json()["secret"]
+    secret: str = key.json()["secret"]
+    return secret
 
 
 def shell_environment(**more: str) -> dict[str, str]:

@@ -1,0 +1,113 @@
+"""The commands of the command line do what they say; the log says nothing it should not."""
+
+import asyncio
+import json
+import re
+from typing import Any
+from uuid import UUID
+
+from tests.processes.conftest import Operator, client_of, new_user
+from tests.support.gateway import ADMIN_KEY, ENCRYPTION_KEY, JWT_SECRET, PROVIDER_KEY
+from tests.support.upstream import Answer, Fail
+
+PROMPT = "a-question-that-nobody-else-may-read"
+REPLY = "an-answer-that-nobody-else-may-read"
+
+
+async def test_an_operator_looks_after_tenants_users_keys_and_books(operator: Operator) -> None:
+    gateway = operator.configured()
+
+    async def say(*arguments: str, status: int = 0) -> str:
+        done = await asyncio.to_thread(gateway.command, *arguments, check=False)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return (done.stdout if status == 0 else done.stderr).strip()
+
+    await say("migrate")
+    acme = UUID(await say("tenants", "create", "acme", "Acme Ltd"))
+    taken, listed, user = await asyncio.gather(
+        say("tenants", "create", "acme", "Another", status=1),
+        say("tenants", "list"),
+        say("users", "create", "alice", "--tenant", "acme", "--role", "tenant_admin"),
+    )
+    assert "taken" in taken
+    assert f"{acme}\tacme\tAcme Ltd" in listed.splitlines()
+    assert UUID(user)
+    assert await say("users", "top-up", "alice", "500", "--tenant", "acme") == "500"
+    assert await say("users", "top-up", "alice", "-200", "--tenant", "acme") == "300"
+    overdrawn, nobody, secret, jwt = await asyncio.gather(
+        say("users", "top-up", "alice", "-301", "--tenant", "acme", status=1),
+        say("keys", "create", "bob", "--tenant", "acme", status=1),
+        say("keys", "create", "alice", "--tenant", "acme"),
+        say("token", "alice", "--tenant", "acme", "--minutes", "5"),
+    )
+    assert "cannot be deducted" in overdrawn
+    assert "no user 'bob'" in nobody
+
+    await gateway.start()
+    for credential in (secret, jwt):
+        async with client_of(gateway, credential) as http:
+            me = (await http.get("/api/v1/me")).json()
+            assert (me["user"]["external_id"], me["tenant"]["slug"], me["role"]) == ("alice", "acme", "tenant_admin")
+            assert (await http.get("/api/v1/users/me/tokens")).json()["balance"] == 300
+    assert await say("ledger", "verify") == "The books are right."
+
+
+async def test_an_operator_sees_what_is_configured(operator: Operator) -> None:
+    gateway = operator.configured(OPENROUTER_API_KEY="")
+    (operator.directory / "models.yaml").write_text(
+        "models:\n  - {name: own, provider: openai, context_window: 1000, max_output: 100,"
+        " price: {input: 0.15, output: 0.6}}\n"
+    )
+    await asyncio.to_thread(gateway.command, "migrate")
+    told = (await asyncio.to_thread(gateway.command, "doctor")).stdout.splitlines()
+    assert "database: sqlite, migrated" in told
+    assert "provider openai: ready" in told
+    assert "provider openrouter: set OPENROUTER_API_KEY" in told
+    assert (await asyncio.to_thread(gateway.command, "models", "sync")).stdout == "0 rows changed.\n"
+    listed = (await asyncio.to_thread(gateway.command, "models", "list")).stdout.splitlines()
+    assert "gpt-4-turbo\topenai\t128000\t10/30\tretired" in listed
+    assert "smollm2-135m\tbuiltin\t2048\t0/0\tactive" in listed
+
+    with_file = operator.configured(GATEWAY_CONFIG=str(operator.directory / "models.yaml"))
+    assert (await asyncio.to_thread(with_file.command, "models", "sync")).stdout == "1 rows changed.\n"
+    listed = (await asyncio.to_thread(with_file.command, "models", "list")).stdout.splitlines()
+    assert "own\topenai\t1000\t0.15/0.6\tactive" in listed
+
+
+async def test_the_openapi_document_describes_the_surface(operator: Operator) -> None:
+    printed = (await asyncio.to_thread(operator.configured().command, "openapi")).stdout
+    document: dict[str, Any] = json.loads(printed)
+    assert {"/v1/chat/completions", "/v1/messages", "/api/v1/dialogs", "/chat", "/health"} <= set(document["paths"])
+    assert set(document["components"]["securitySchemes"]) >= {"bearer", "x-api-key"}
+
+
+async def test_the_log_is_json_without_secrets_prompts_and_answers(operator: Operator) -> None:
+    gateway = await operator.started(operator.configured(GATEWAY_LOG_LEVEL="DEBUG"))
+    operator.upstream.script(Answer(text=REPLY), Answer(text=REPLY), Fail(status=500, message=REPLY))
+    body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 50}
+    request_id = "a-request-of-ours"
+    async with client_of(gateway) as http:
+        for model in ("gpt-4o", "claude-3-opus", "gemini-2.5-flash"):
+            await http.post("/v1/chat/completions", json={**body, "model": model}, headers={"x-request-id": request_id})
+        await http.get("/api/v1/me", params={"key": ADMIN_KEY})
+        await new_user(http, "alice", 100)
+    jwt = (await asyncio.to_thread(gateway.command, "token", "alice")).stdout.strip()
+    async with client_of(gateway, jwt) as http:
+        assert (await http.get("/api/v1/me")).status_code == 200
+    await gateway.stop()
+
+    printed = gateway.output()
+    greeting, _, logged = printed.partition("\n\n{")
+    lines = [json.loads(line) for line in ("{" + logged).splitlines()]
+    assert "LLM Gateway" in greeting
+    asked = [line for line in lines if line.get("request_id") == request_id and line["event"] == "request"]
+    assert [(line["path"], line["status"]) for line in asked] == [
+        ("/v1/chat/completions", 200),
+        ("/v1/chat/completions", 200),
+        ("/v1/chat/completions", 502),
+    ]
+    assert all({"timestamp", "level", "event"} <= set(line) for line in lines)
+    for secret in (ADMIN_KEY, ENCRYPTION_KEY, JWT_SECRET, PROVIDER_KEY, PROMPT, REPLY, jwt.rpartition(".")[2]):
+        assert secret not in printed
+    assert not re.search(r"Traceback|Task exception|never retrieved", printed)
