@@ -78,8 +78,8 @@ async def test_a_tenant_is_made_renamed_disabled_and_audited(gateway: RunningGat
 async def test_a_user_is_made_changed_and_audited_without_the_password(gateway: RunningGateway) -> None:
     tenant = await new_tenant(gateway)
     body = {
-        "tenant_id": tenant["id"], "external_id": "alice@idp", "role": "user", "name": "Alice", "email": "Alice@Example.org",
-        "password": "correct horse",
+        "tenant_id": tenant["id"], "external_id": "alice@idp", "role": "user", "name": "Alice",
+        "email": "Alice@Example.org", "password": "correct horse",
     }  # fmt: skip
     user = await made(gateway, "/admin/users", body)
     assert user.keys() == USER_FIELDS
