@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CONTEXT_TOKENS = 2048
+MAX_OUTPUT_TOKENS = 512
+"""As the catalog says. A model of this size may not find an end by itself, and an uncapped call would run for minutes."""
 SLOTS = 4
 THREADS = 1
 """More threads than one make a model of this size slower, and take the CPU from the gateway."""
@@ -211,6 +213,7 @@ def _llama_server(weights: str):  # type: ignore[no-untyped-def]
     parameters.port = 0
     parameters.n_ctx = CONTEXT_TOKENS * SLOTS
     parameters.n_parallel = SLOTS
+    parameters.n_predict = MAX_OUTPUT_TOKENS
     parameters.cpuparams.n_threads = THREADS
     parameters.cpuparams_batch.n_threads = THREADS
     parameters.n_threads_http = 2 * SLOTS
