@@ -45,3 +45,15 @@ async def shared_gateway(
     url = sqlite_url(tmp_path_factory.mktemp("gateway"))
     async with running_gateway(gateway_environment(url, shared_upstream)) as running:
         yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["sqlite", "postgres"])
+async def any_shared_gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream
+) -> AsyncIterator[RunningGateway]:
+    """One gateway for a module on SQLite, then one on PostgreSQL."""
+    async with AsyncExitStack() as stack:
+        url = sqlite_url(tmp_path_factory.mktemp("gateway"))
+        if request.param == "postgres":
+            url = await stack.enter_async_context(request.getfixturevalue("postgres_server").database())
+        yield await stack.enter_async_context(running_gateway(gateway_environment(url, shared_upstream)))

@@ -1,7 +1,5 @@
 """What belongs to another tenant or another user does not exist; what an administrator may is the administrator's."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.http.surface import check_error
-from tests.support.gateway import Person, RunningGateway, gateway_environment, running_gateway, sqlite_url
-from tests.support.upstream import Upstream
+from tests.support.gateway import Person, RunningGateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,18 +35,9 @@ class Town:
         return [self.red_admin.http, self.alice.http, self.bob.http]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["sqlite", "postgres"])
-async def town(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream
-) -> AsyncIterator[Town]:
-    async with AsyncExitStack() as stack:
-        url = sqlite_url(tmp_path_factory.mktemp("gateway"))
-        if request.param == "postgres":
-            url = await stack.enter_async_context(request.getfixturevalue("postgres_server").database())
-        yield await _built(await stack.enter_async_context(running_gateway(gateway_environment(url, shared_upstream))))
-
-
-async def _built(gateway: RunningGateway) -> Town:
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def town(any_shared_gateway: RunningGateway) -> Town:
+    gateway = any_shared_gateway
     tenants = [
         (await gateway.http.post("/api/v1/admin/tenants", json={"slug": slug, "name": slug})).json()["id"]
         for slug in ("red", "blue")
