@@ -47,7 +47,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump = asyncio.create_task(self._pump(scope, receive, send))
-        gone = asyncio.create_task(disconnected(receive))
+        gone = asyncio.create_task(_disconnected(receive))
         alive = asyncio.create_task(self._keep_alive(send))
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -87,7 +87,6 @@ class EventStream(Response):
             seen = self._sent
 
 
-async def disconnected(receive: Receive) -> None:
-    """Wait until the client is gone; its body must have been read."""
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

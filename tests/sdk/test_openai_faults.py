@@ -18,7 +18,17 @@ from openai import (
 )
 
 from tests.sdk.conftest import OPENROUTER_MODEL, Scene, eventually
-from tests.support.upstream import Answer, CutAfter, ErrorEvent, Fail, Garbage, Hang, MalformedChunk, ResetBeforeAnswer
+from tests.support.upstream import (
+    Answer,
+    CutAfter,
+    ErrorEvent,
+    Fail,
+    Garbage,
+    Hang,
+    MalformedChunk,
+    ResetBeforeAnswer,
+    Usage,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -220,8 +230,9 @@ async def test_hanging_up_before_the_first_word_costs_nothing(scene: Scene, mode
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_hanging_up_on_a_whole_answer_stops_the_upstream_too(scene: Scene, model: str) -> None:
-    scene.upstream.always(Hang(30))
+async def test_hanging_up_on_a_whole_answer_is_no_way_round_paying_for_it(scene: Scene, model: str) -> None:
+    gate = asyncio.Event()
+    scene.upstream.always(Answer(text="Good day.", usage=Usage(input=10, output=3), gate=gate))
     person = await scene.person(credit=50_000)
     client = await scene.openai(person)
     asking = asyncio.create_task(client.chat.completions.create(model=model, messages=HELLO, max_tokens=500))
@@ -229,12 +240,12 @@ async def test_hanging_up_on_a_whole_answer_stops_the_upstream_too(scene: Scene,
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    await scene.upstream.requests[-1].wait_disconnected(1.0)
+    gate.set()
 
-    async def is_released() -> bool:
-        return await scene.standing(person) == (50_000, 0)
+    async def is_paid() -> bool:
+        return await scene.standing(person) == (50_000 - 13, 0)
 
-    await eventually(is_released)
+    await eventually(is_paid)
 
 
 async def test_many_clients_at_once_never_overspend(scene: Scene) -> None:

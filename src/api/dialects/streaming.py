@@ -1,6 +1,5 @@
 """One way to serve a call to any client: the dialect says how its parts are written."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body, error_response
 from src.api.native import answer
-from src.api.sse import EventStream, disconnected
+from src.api.sse import EventStream
 from src.domain.completion.answering import Answering
 from src.domain.completion.model import Call, Outcome, TextDelta
 from src.domain.completion.use_cases import begin, resolve
@@ -58,7 +57,8 @@ async def serve(
     )
     writer = door.writer(parsed)
     if not parsed.chat.stream:
-        outcome = await _outcome(await begin(call, gateway.completions), request)
+        # Generated to its end though the client may leave: what its provider will bill is not known before.
+        outcome = await (await begin(call, gateway.completions)).outcome()
         return _whole(outcome, parsed, writer)
     answering = await begin(call, gateway.completions)
     return EventStream(
@@ -66,16 +66,6 @@ async def serve(
         headers=lambda: _headers(answering, parsed),
         failed=lambda error: error_response(error, door.dialect, request_id),
     )
-
-
-async def _outcome(answering: Answering, request: Request) -> Outcome:
-    """How the call ended. A client that hangs up meanwhile stops it: nobody would get the answer."""
-    gone = asyncio.create_task(disconnected(request.receive))
-    gone.add_done_callback(lambda task: None if task.cancelled() else answering.cancel())
-    try:
-        return await answering.outcome()
-    finally:
-        gone.cancel()
 
 
 def _whole(outcome: Outcome, parsed: ParsedRequest, writer: Writer) -> Response:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 CONTEXT_TOKENS = 2048
 MAX_OUTPUT_TOKENS = 512
-"""As the catalog says. A model of this size may not find an end by itself, and an uncapped call would run for minutes."""
+"""As the catalog says. A model of this size may not find an end by itself; an uncapped call would run for minutes."""
 SLOTS = 4
 THREADS = 1
 """More threads than one make a model of this size slower, and take the CPU from the gateway."""
