@@ -200,7 +200,7 @@ def test_input_tokens_leave_out_what_the_cache_read_and_wrote() -> None:
 @pytest.mark.parametrize("reason", FinishReason)
 def test_a_stream_is_what_the_sdk_expects(reason: FinishReason) -> None:
     writer = AnthropicWriter(parse(stream=True))
-    first = writer.first(None, "fast-2026")
+    first = writer.first("fast-2026", 7)
     data = first + writer.text("fi") + writer.text("ne\n\n") + writer.last(outcome_of(finish_reason=reason))
     events = []
     for block in data.decode().removesuffix("\n\n").split("\n\n"):
@@ -219,6 +219,7 @@ def test_a_stream_is_what_the_sdk_expects(reason: FinishReason) -> None:
         "message_stop",
     ]
     assert "".join(event.delta.text for event in events[2:4]) == "fine\n\n"
+    assert events[0].message.usage.input_tokens == 7
     assert events[5].usage.output_tokens == 2
 
 

@@ -255,7 +255,7 @@ def test_a_completion_is_what_the_sdk_expects(reason: FinishReason) -> None:
 @pytest.mark.parametrize("reason", FinishReason)
 def test_chunks_are_what_the_sdk_expects(reason: FinishReason) -> None:
     writer = OpenAIWriter(parse(stream=True))
-    first = writer.first(None, "fast-2026")
+    first = writer.first("fast-2026", 7)
     data = first + writer.text("fi") + writer.text("ne\n\u2028") + writer.last(outcome_of(finish_reason=reason))
     assert data.endswith(DONE)
     chunks = [ChatCompletionChunk.model_validate_json(json.dumps(each), strict=True) for each in events_of(data)]

@@ -5,7 +5,6 @@ from typing import Any
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
-from src.domain.completion.answering import Answering
 from src.domain.completion.model import FinishReason, Outcome
 from src.shared.ids import new_id
 
@@ -57,9 +56,9 @@ class AnthropicWriter:
             "usage": usage_body(outcome.usage),
         }
 
-    def first(self, answering: Answering, model: str) -> bytes:
-        """The start of a stream, up to where text follows. The prompt's tokens are known at the end only."""
-        head = {**_head(self._id, model), "usage": usage_body(Usage())}
+    def first(self, model: str, prompt_tokens: int) -> bytes:
+        """The start of a stream, up to where text follows. The prompt's tokens are our count; the end corrects them."""
+        head = {**_head(self._id, model), "usage": usage_body(Usage(input_tokens=prompt_tokens))}
         block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
         return (
             event({"type": "message_start", "message": head}, name="message_start")

@@ -6,7 +6,6 @@ from typing import Any
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
-from src.domain.completion.answering import Answering
 from src.domain.completion.model import FinishReason, Outcome
 from src.shared.clock import utc_now
 from src.shared.ids import new_id
@@ -69,7 +68,7 @@ class OpenAIWriter:
         """A chat completion."""
         return completion(outcome, self._id, model)
 
-    def first(self, answering: Answering, model: str) -> bytes:
+    def first(self, model: str, prompt_tokens: int) -> bytes:
         """The chunk that names the role."""
         self._model = model
         return self._choice({"role": "assistant", "content": "", "refusal": None}, None)

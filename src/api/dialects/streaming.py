@@ -25,7 +25,7 @@ class Writer(Protocol):
 
     def whole(self, outcome: Outcome, model: str) -> Mapping[str, Any]: ...
 
-    def first(self, answering: Answering, model: str) -> bytes: ...
+    def first(self, model: str, prompt_tokens: int) -> bytes: ...
 
     def text(self, text: str) -> bytes: ...
 
@@ -108,7 +108,7 @@ async def _events(answering: Answering, writer: Writer, door: Door, request_id: 
                 continue
             if not begun:
                 begun = True
-                yield writer.first(answering, _name_of(answering))
+                yield _first(writer, answering)
             yield writer.text(delta.text)
     finally:
         await deltas.aclose()
@@ -124,8 +124,9 @@ async def _events(answering: Answering, writer: Writer, door: Door, request_id: 
     if outcome.wire is not None:
         yield outcome.wire
         return
-    yield (b"" if begun else writer.first(answering, _name_of(answering))) + writer.last(outcome)
+    yield (b"" if begun else _first(writer, answering)) + writer.last(outcome)
 
 
-def _name_of(answering: Answering) -> str:
-    return answering.model.upstream if answering.model else answering.call.route.name
+def _first(writer: Writer, answering: Answering) -> bytes:
+    name = answering.model.upstream if answering.model else answering.call.route.name
+    return writer.first(name, answering.prompt_tokens)

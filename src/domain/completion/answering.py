@@ -112,6 +112,11 @@ class Answering:
         return self._trace.begun
 
     @property
+    def prompt_tokens(self) -> int:
+        """Our own count of the prompt, for clients that want to know before the provider says."""
+        return self._prompt_tokens(self.model or self.call.route.models[0])
+
+    @property
     def has_begun(self) -> bool:
         """Whether anything was delivered."""
         return bool(self._deltas)
@@ -212,9 +217,11 @@ class Answering:
 
     def _counted(self, model: Model) -> Usage:
         """Our own count of the prompt and of what was generated."""
-        meter = self._ports.meter
-        prompt = sum(meter.count(message.text, model) for message in self.call.chat.messages)
-        return Usage(input_tokens=prompt, output_tokens=meter.count(self._generated(), model), estimated=True)
+        written = self._ports.meter.count(self._generated(), model)
+        return Usage(input_tokens=self._prompt_tokens(model), output_tokens=written, estimated=True)
+
+    def _prompt_tokens(self, model: Model) -> int:
+        return sum(self._ports.meter.count(message.text, model) for message in self.call.chat.messages)
 
     def _completed(self, finished: Finished) -> Outcome:
         model = self._trace.answering
