@@ -223,7 +223,7 @@ async def test_a_failed_answer_is_kept_and_the_next_question_does_not_hang_below
 ) -> None:
     dialog = await opened(alice)
     first = await asked(alice, dialog, "one")
-    upstream.script(Fail(status=500), Fail(status=500))
+    upstream.script(Fail(status=500))
     failed = await alice.http.post(f"/api/v1/dialogs/{dialog['id']}/messages", json={"content": "two"})
     check_error(failed, 502)
     question, answer = (await kept(alice, dialog))[2:]
