@@ -63,9 +63,9 @@ class SqlCatalogRepository(Repository):
             if price.effective_from is None
             else prices.c.effective_from == price.effective_from
         )
+        await self._raise_version()  # first: it makes whoever else changes the catalog wait, so that one price is left
         await self._connection.execute(delete(prices).where(prices.c.model == model, prices.c.source == ADMIN, same))
         await self._write(insert(prices).values(**_price_row(model, price, ADMIN)))
-        await self._raise_version()
 
     async def put_chain(self, chain: Chain, *, source: str) -> None:
         await self._put(chains, {"name": chain.name, "models": list(chain.models)}, source)
