@@ -48,10 +48,11 @@ class ParamsBody(Body):
 
 
 class DialogBody(Body):
-    """A new dialog."""
+    """A dialog, or what changes about one."""
 
     title: Title | None = None
     model: ModelName | None = None
+    agent: ModelName | None = None
     system_prompt: Annotated[str, Field(max_length=MAX_CONTENT)] | None = None
     params: ParamsBody | None = None
     metadata: dict[str, Any] | None = None

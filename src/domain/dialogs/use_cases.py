@@ -27,7 +27,7 @@ class DialogPorts:
 
 async def create_dialog(principal: Principal, fields: Mapping[str, Any], ports: DialogPorts) -> Dialog:
     """Open a dialog with the given title, model, system_prompt, params and metadata. Raises NotFound (model)."""
-    _check_model(principal, fields, ports)
+    _check_model_and_agent(principal, fields, ports)
     now = ports.clock()
     dialog = Dialog(
         id=DialogId(new_id()),
@@ -59,7 +59,7 @@ async def update_dialog(
     principal: Principal, dialog_id: DialogId, changes: Mapping[str, Any], ports: DialogPorts
 ) -> Dialog:
     """Change what is named, leave the rest. Raises NotFound (dialog or model)."""
-    _check_model(principal, changes, ports)
+    _check_model_and_agent(principal, changes, ports)
     async with ports.open_uow(principal.tenant_id) as uow:
         dialog = replace(await own_dialog(uow, principal, dialog_id), **changes, updated_at=ports.clock())
         await uow.dialogs.update(dialog)
@@ -102,6 +102,8 @@ async def own_dialog(uow: UnitOfWork, principal: Principal, dialog_id: DialogId)
     return dialog
 
 
-def _check_model(principal: Principal, fields: Mapping[str, Any], ports: DialogPorts) -> None:
+def _check_model_and_agent(principal: Principal, fields: Mapping[str, Any], ports: DialogPorts) -> None:
+    if fields.get("agent") is not None:
+        raise NotFound("No such agent.", param="agent")
     if fields.get("model") is not None:
         resolve(ports.catalog.current(), principal, fields["model"])
