@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from src.api import bootstrap
+from src.shared.settings import Settings
 from tests.support.gateway import ADMIN_KEY, GatewayProcess, gateway_environment, sqlite_url
 from tests.support.upstream import Upstream
 
@@ -24,12 +27,21 @@ async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10
             await asyncio.sleep(0.02)
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database to copy: migrating takes a second each time."""
+    directory = tmp_path_factory.mktemp("migrated")
+    GatewayProcess(gateway_environment(sqlite_url(directory)), directory).command("migrate")
+    return directory / "gateway.db"
+
+
 class Operator:
     """Makes gateway processes in a directory and ends them."""
 
-    def __init__(self, directory: Path, upstream: Upstream) -> None:
+    def __init__(self, directory: Path, upstream: Upstream, migrated_file: Path) -> None:
         self.directory = directory
         self.upstream = upstream
+        self._migrated_file = migrated_file
         self._made: list[GatewayProcess] = []
 
     def bare(self, **environment: Any) -> GatewayProcess:
@@ -43,9 +55,13 @@ class Operator:
         url = database_url or sqlite_url(self.directory)
         return self.bare(**gateway_environment(url, self.upstream, **more))
 
+    def migrated(self) -> None:
+        """Put a migrated SQLite database into the directory, as `llm-gateway migrate` would."""
+        shutil.copy(self._migrated_file, self.directory / "gateway.db")
+
     async def started(self, gateway: GatewayProcess) -> GatewayProcess:
-        """Migrate and start."""
-        await asyncio.to_thread(gateway.command, "migrate")
+        """With a migrated SQLite database."""
+        self.migrated()
         await gateway.start()
         return gateway
 
@@ -55,10 +71,17 @@ class Operator:
 
 
 @pytest.fixture
-async def operator(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Operator]:
-    made = Operator(tmp_path, upstream)
+async def operator(tmp_path: Path, upstream: Upstream, migrated_file: Path) -> AsyncIterator[Operator]:
+    made = Operator(tmp_path, upstream, migrated_file)
     yield made
     await made.end_all()
+
+
+async def verified(database_url: str) -> bool:
+    """Whether the books are right, as `ledger verify` would say."""
+    settings = Settings(_env_file=None, **gateway_environment(database_url))
+    async with bootstrap.open_operator(settings) as found:
+        return not await found.auditor.discrepancies()
 
 
 def client_of(gateway: GatewayProcess, key: str = ADMIN_KEY) -> httpx2.AsyncClient:

@@ -75,7 +75,9 @@ def objects_in(text: str) -> list[Any]:
 
 
 async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operator) -> None:
-    gateway = await operator.started(operator.bare())
+    gateway = operator.bare()
+    await asyncio.to_thread(gateway.command, "migrate")
+    await gateway.start()
     blocks = list(blocks_on(gateway.port))
     assert README.count("<!-- tested -->") == len(blocks)
     ran = await asyncio.to_thread(run_all, blocks, operator.directory)
@@ -123,6 +125,4 @@ async def test_the_example_as_it_stands_serves_a_laptop(operator: Operator) -> N
     (operator.directory / ".env").write_text((ROOT / ".env.example").read_text(encoding="utf-8"), encoding="utf-8")
     gateway = operator.bare()
     await asyncio.to_thread(gateway.command, "migrate")
-    told = (await asyncio.to_thread(gateway.command, "doctor")).stdout
-    assert "database: sqlite, migrated" in told
     assert (operator.directory / "data" / "secrets.env").exists()

@@ -5,7 +5,10 @@ import signal
 from collections import Counter
 from typing import Any
 
-from tests.processes.conftest import Operator, client_of, eventually, new_user
+from src.api import bootstrap
+from src.shared.settings import Settings
+from tests.processes.conftest import Operator, client_of, eventually, new_user, verified
+from tests.support.gateway import gateway_environment
 from tests.support.upstream import Answer, Usage
 
 CALLS = 64
@@ -21,7 +24,9 @@ SHORT: dict[str, Any] = {
 
 async def test_two_workers_never_spend_more_than_there_is(operator: Operator, postgres_url: str) -> None:
     operator.upstream.always(Answer(text="ok", usage=Usage(input=PRICE - 5, output=5), delay_s=0.1))
-    gateway = await operator.started(operator.configured(postgres_url, GATEWAY_WORKERS=2))
+    gateway = operator.configured(postgres_url, GATEWAY_WORKERS=2)
+    await bootstrap.migrate(Settings(_env_file=None, **gateway_environment(postgres_url)))
+    await gateway.start()
     credit = PAID_FOR * PRICE
     async with client_of(gateway) as admin:
         secret = await new_user(admin, "alice", credit)
@@ -37,12 +42,14 @@ async def test_two_workers_never_spend_more_than_there_is(operator: Operator, po
     async with client_of(gateway, secret) as http:
         found = (await http.get("/api/v1/users/me/tokens")).json()
     assert (found["balance"], found["held"]) == (credit - PRICE * statuses[200], 0)
-    assert (await asyncio.to_thread(gateway.command, "ledger", "verify")).stdout == "The books are right.\n"
+    assert await verified(postgres_url)
     assert gateway.output().count("Started server process") == 0  # that is INFO, and WARNING was asked for
 
 
 async def test_a_change_made_by_one_worker_is_soon_known_to_the_other(operator: Operator, postgres_url: str) -> None:
-    gateway = await operator.started(operator.configured(postgres_url, GATEWAY_WORKERS=2))
+    gateway = operator.configured(postgres_url, GATEWAY_WORKERS=2)
+    await bootstrap.migrate(Settings(_env_file=None, **gateway_environment(postgres_url)))
+    await gateway.start()
     async with client_of(gateway) as admin:
         made = await admin.post("/api/v1/admin/chains", json={"name": "smart", "models": ["gpt-4o"]})
         assert made.status_code in (200, 201)

@@ -13,12 +13,13 @@ from anthropic import (
     PermissionDeniedError,
 )
 
-from tests.sdk.conftest import OPENROUTER_MODEL, Scene
+from tests.sdk.conftest import Scene
 from tests.support.upstream import Answer, CutAfter, ErrorEvent, Fail, MalformedChunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MODELS = ("claude-sonnet-5", "gpt-4o", "gemini-2.5-flash", OPENROUTER_MODEL)
+MODELS = ("claude-sonnet-5", "gpt-4o", "gemini-2.5-flash")
+"""One relayed, one for each SDK that translates."""
 HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
 WHOLE_OR_STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
@@ -88,7 +89,7 @@ async def test_an_exhausted_quota_asks_for_payment_after_exactly_one_request(sce
 
 @WHOLE_OR_STREAMED
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("status", "told"), [(500, 502), (529, 502), (429, 502), (504, 504)])
+@pytest.mark.parametrize(("status", "told"), [(529, 502), (504, 504)])
 async def test_a_failing_provider_costs_nothing(scene: Scene, model: str, status: int, told: int, stream: bool) -> None:
     scene.upstream.always(Fail(status=status))
     person = await scene.person(credit=50_000)

@@ -17,7 +17,7 @@ from openai import (
     RateLimitError,
 )
 
-from tests.sdk.conftest import OPENROUTER_MODEL, Scene, eventually
+from tests.sdk.conftest import Scene, eventually
 from tests.support.upstream import (
     Answer,
     CutAfter,
@@ -32,7 +32,8 @@ from tests.support.upstream import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MODELS = ("gpt-4o", "claude-sonnet-5", "gemini-2.5-flash", OPENROUTER_MODEL)
+MODELS = ("gpt-4o", "claude-sonnet-5", "gemini-2.5-flash")
+"""One relayed, one for each SDK that translates."""
 HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
 WHOLE_OR_STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
@@ -110,7 +111,7 @@ async def test_an_exhausted_quota_is_a_rate_limit_error_after_exactly_one_reques
 
 @WHOLE_OR_STREAMED
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("behaviour", [Fail(status=500), Fail(status=429), Fail(status=401), Garbage()], ids=repr)
+@pytest.mark.parametrize("behaviour", [Fail(status=500), Fail(status=401), Garbage()], ids=["500", "401", "garbage"])
 async def test_a_failing_provider_is_a_502_that_costs_nothing(
     scene: Scene, model: str, behaviour: Any, stream: bool
 ) -> None:
@@ -125,8 +126,8 @@ async def test_a_failing_provider_is_a_502_that_costs_nothing(
     assert await scene.standing(person) == (50_000, 0)
 
 
-@WHOLE_OR_STREAMED
 @pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("stream", [True])
 async def test_a_provider_that_times_out_is_a_504(scene: Scene, model: str, stream: bool) -> None:
     scene.upstream.always(Fail(status=504))
     client = await scene.openai(max_retries=0)
