@@ -1,5 +1,6 @@
 """Providers that are not configured, away, broken or slow: a clear error in the caller's dialect, and no charge."""
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -55,14 +56,15 @@ async def ask_everywhere(http: httpx2.AsyncClient, model: str) -> list[httpx2.Re
     """One question through every door, whole and streamed, wherever an error is an ordinary answer."""
     dialog = (await http.post("/api/v1/dialogs", json={"model": model})).json()["id"]
     openai, anthropic = {**CHAT, "model": model}, {**MESSAGES, "model": model}
-    return [
-        await http.post("/v1/chat/completions", json=openai),
-        await http.post("/v1/chat/completions", json={**openai, "stream": True}),
-        await http.post("/v1/messages", json=anthropic),
-        await http.post("/v1/messages", json={**anthropic, "stream": True}),
-        await http.post("/chat", json={"content": "hello", "model": model}),
-        await http.post(f"/api/v1/dialogs/{dialog}/messages", json={"content": "hello"}),
-    ]
+    asking = (
+        ("/v1/chat/completions", openai),
+        ("/v1/chat/completions", {**openai, "stream": True}),
+        ("/v1/messages", anthropic),
+        ("/v1/messages", {**anthropic, "stream": True}),
+        ("/chat", {"content": "hello", "model": model}),
+        (f"/api/v1/dialogs/{dialog}/messages", {"content": "hello"}),
+    )
+    return await asyncio.gather(*(http.post(path, json=body) for path, body in asking))
 
 
 async def check_nothing_was_charged(gateway: RunningGateway, payer: Person) -> None:
