@@ -334,9 +334,8 @@ async def test_old_keys_serve_soon_while_the_endpoint_hangs(jwks: JwksServer, mo
     await verifier.verify(jwks.sign(GOOD))
     jwks.hang()
     ticks.now_s += 601
-    began = time.perf_counter()
-    assert await verifier.verify(jwks.sign({**GOOD, "jti": "2"}))
-    assert time.perf_counter() - began < 1
+    async with asyncio.timeout(4):  # less than the five seconds that a fetch may take
+        assert await verifier.verify(jwks.sign({**GOOD, "jti": "2"}))
     await verifier.close()
 
 
