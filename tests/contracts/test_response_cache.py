@@ -43,9 +43,9 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[ResponseCache]:
         made: ResponseCache = MemoryCache()
     else:
         server: RedisServer = request.getfixturevalue("redis_server")
-        client = make_redis(server.url)
+        client = make_redis(server.url, timeout_s=10)  # what is stored is asked here, not how long a busy machine takes
         await client.flushdb()
-        made = RedisCache(client)
+        made = RedisCache(client, timeout_s=10)
     yield made
     await made.close()
 

@@ -38,11 +38,13 @@ class RedisCache(ResponseCache):
         local: MemoryCache | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause_s: float = PAUSE_S,
+        timeout_s: float = OPERATION_TIMEOUT_S,
     ) -> None:
         self._client = client
         self._local = local or MemoryCache()
         self._clock = clock
         self._pause_s = pause_s
+        self._timeout_s = timeout_s
         self._is_away = False
         self._next_try_s = 0.0
 
@@ -82,7 +84,7 @@ class RedisCache(ResponseCache):
         """(whether Redis answered, its answer)."""
         try:
             # The client's own limits are for each step; a call is several.
-            async with asyncio.timeout(OPERATION_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 answer = await operation()
         except REDIS_ERRORS as error:
             self._failed(error)
