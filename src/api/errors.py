@@ -82,9 +82,9 @@ def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> dict[s
     match dialect:
         case Dialect.OPENAI:
             code = row.openai_code or error.specific_code
-            return {
-                "error": {"message": error.message, "type": row.openai[1], "param": error.param, "code": code}
-            } | _details(error)
+            told_more = {"details": error.details} if error.details else {}
+            words = {"message": error.message, "type": row.openai[1], "param": error.param, "code": code}
+            return {"error": words | told_more}
         case Dialect.ANTHROPIC:
             inner = {"type": row.anthropic[1], "message": error.message}
             details = {"error_code": error.specific_code, **error.details}
@@ -100,10 +100,6 @@ def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> dict[s
                     "request_id": request_id,
                 }
             }
-
-
-def _details(error: GatewayError) -> dict[str, Any]:
-    return {"details": error.details} if error.details else {}
 
 
 def status_of(error: GatewayError, dialect: Dialect) -> int:

@@ -103,7 +103,7 @@ async def test_an_exhausted_quota_is_a_rate_limit_error_after_exactly_one_reques
         await client.chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)
     assert (refused.value.code, refused.value.type) == ("insufficient_quota", "insufficient_quota")
     assert len(scene.sent) == 1
-    told = refused.value.response.json()["details"]
+    told = refused.value.body["details"]
     assert (told["scope"], told["unit"], told["limit"], told["used"], told["held"]) == ("user", "tokens", 20, 0, 0)
     assert await scene.standing(person) == (20, 0)
     assert scene.upstream.requests == []
