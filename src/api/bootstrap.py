@@ -20,6 +20,7 @@ from src.data.catalog_snapshot import CatalogSnapshot
 from src.data.engine import make_engine
 from src.data.group_commit import GroupCommitLedger
 from src.data.unit_of_work import unit_of_work_opener
+from src.domain.catalog.ports import CatalogView
 from src.domain.catalog.use_cases import CatalogAdmin, CatalogFile, sync_files
 from src.domain.completion.answering import AnswerPorts
 from src.domain.completion.ports import ResponseCache, Upstreams
@@ -157,35 +158,15 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
 
         open_reading = unit_of_work_opener(engine, read_only=True)
-        writer = GroupCommitLedger(engine, clock=utc_now)
-        await writer.start()
-        stack.push_async_callback(writer.stop)
         metrics = PrometheusMetrics()
         snapshot = CatalogSnapshot(open_reading, default_model=settings.default_model)
         await snapshot.start()
         stack.push_async_callback(snapshot.close)
-        upstreams = ObservedUpstreams(_providers(settings), metrics)
-        stack.push_async_callback(upstreams.close)
-        sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, writer)), name="sweeper")
-        stack.push_async_callback(_cancelled, sweeper)
-        cache = await _cache(settings, stack)
+        cache = _cache(settings, stack)
         tokens = JwtTokens(_jwt_settings(settings))
         stack.push_async_callback(tokens.close)
-        passwords = Argon2Passwords()
-        stack.callback(passwords.close)
-        keeper = TaskKeeper(most=settings.max_parallel_answers)
-        metrics.watch_running(lambda: len(keeper.running))
-        stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
-
-        answers = AnswerPorts(
-            ledger=ObservedLedger(writer, metrics),
-            upstreams=upstreams,
-            meter=SplintrMeter(),
-            clock=utc_now,
-            total_timeout_s=settings.total_timeout_s,
-            hold_grace_s=settings.hold_grace_s,
-        )
-        completions = CompletionPorts(answers=answers, catalog=snapshot, keeper=keeper)
+        sessions = _sessions(settings, open_uow, tokens, stack)
+        completions = await _completions(settings, engine, snapshot, metrics, stack)
         dialogs = DialogPorts(open_uow=open_uow, open_reading=open_reading, catalog=snapshot, clock=utc_now)
         yield Gateway(
             authenticator=Authenticator(open_uow, tokens, hasher, utc_now, open_reading=open_reading),
@@ -193,7 +174,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             open_reading=open_reading,
             catalog=snapshot,
             catalog_admin=CatalogAdmin(open_uow=open_uow, view=snapshot, clock=utc_now),
-            upstreams=upstreams,
+            upstreams=completions.answers.upstreams,
             completions=completions,
             dialogs=dialogs,
             one_shot=OneShotPorts(
@@ -203,15 +184,9 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 cache_ttl_s=settings.cache_ttl_s,
                 flights=Flights(),
             ),
-            passwords=passwords,
+            passwords=sessions.passwords,
             hasher=hasher,
-            sessions=SessionPorts(
-                open_uow=open_uow,
-                clock=utc_now,
-                passwords=passwords,
-                hasher=KeyedHasher(settings.encryption_key, Purpose.REFRESH_TOKENS),
-                tokens=tokens,
-            ),
+            sessions=sessions,
             clock=utc_now,
             metrics=metrics,
             is_migrated=lambda: schema.is_migrated(engine),
@@ -219,6 +194,44 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             cache_kind="memory" if settings.redis_url is None else "redis",
             version=VERSION,
         )
+
+
+async def _completions(
+    settings: Settings, engine: AsyncEngine, catalog: CatalogView, metrics: PrometheusMetrics, stack: AsyncExitStack
+) -> CompletionPorts:
+    """The ledger's writer and sweeper, the providers, and the keeper that drains before any of them is closed."""
+    writer = GroupCommitLedger(engine, clock=utc_now)
+    await writer.start()
+    stack.push_async_callback(writer.stop)
+    upstreams = ObservedUpstreams(_providers(settings), metrics)
+    stack.push_async_callback(upstreams.close)
+    sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, writer)), name="sweeper")
+    stack.push_async_callback(_cancelled, sweeper)
+    keeper = TaskKeeper(most=settings.max_parallel_answers)
+    metrics.watch_running(lambda: len(keeper.running))
+    stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
+    answers = AnswerPorts(
+        ledger=ObservedLedger(writer, metrics),
+        upstreams=upstreams,
+        meter=SplintrMeter(),
+        clock=utc_now,
+        total_timeout_s=settings.total_timeout_s,
+        hold_grace_s=settings.hold_grace_s,
+    )
+    return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper)
+
+
+def _sessions(settings: Settings, open_uow: OpenUnitOfWork, tokens: TokenIssuer, stack: AsyncExitStack) -> SessionPorts:
+    """What password logins are made with."""
+    passwords = Argon2Passwords()
+    stack.callback(passwords.close)
+    return SessionPorts(
+        open_uow=open_uow,
+        clock=utc_now,
+        passwords=passwords,
+        hasher=KeyedHasher(settings.encryption_key, Purpose.REFRESH_TOKENS),
+        tokens=tokens,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +302,7 @@ def _jwt_settings(settings: Settings) -> JwtSettings:
     )
 
 
-async def _cache(settings: Settings, stack: AsyncExitStack) -> ResponseCache:
+def _cache(settings: Settings, stack: AsyncExitStack) -> ResponseCache:
     memory = MemoryCache(max_bytes=settings.cache_max_bytes)
     if settings.redis_url is None:
         return memory

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
+from pydantic import Field, StrictBool, ValidationError, field_validator
 
+from src.api.body import Body
 from src.api.moments import DayOrMoment
 from src.domain.catalog.model import (
     MAX_CHAIN,
@@ -29,12 +30,6 @@ from src.shared.settings import PROVIDER_KEY_NAME
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=100_000_000)]
-
-
-class Body(BaseModel):
-    """A body of our own: unknown fields are mistakes and are named."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Rates(Body):

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import Field, StrictBool
 
+from src.api.body import Body
 from src.api.moments import Moment
 from src.domain.identity.model import ApiKey, Principal, Role, Tenant, User
 from src.domain.identity.ports import AuditEvent
@@ -16,16 +17,6 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 Password = Annotated[str, Field(max_length=2000)]
 
 MAX_CHANGE = 10**12
-
-
-class Body(BaseModel):
-    """A body of our own: unknown fields are mistakes and are named."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    def changes(self) -> dict[str, Any]:
-        """The fields that were named."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class LoginBody(Body):

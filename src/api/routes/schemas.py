@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AliasChoices, Field, StringConstraints, field_validator
 
+from src.api.body import StrictBody
 from src.domain.catalog.model import Usage
 from src.domain.dialogs.model import Dialog, Exchange, Message
 
@@ -17,13 +18,7 @@ ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 Content = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=r"\S")]
 
 
-class Body(BaseModel):
-    """A body of our own: unknown fields are mistakes and are named, and nothing is converted in silence."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ParamsBody(Body):
+class ParamsBody(StrictBody):
     """How to answer."""
 
     max_output_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
@@ -47,7 +42,7 @@ class ParamsBody(Body):
         return self.model_dump(exclude_none=True)
 
 
-class DialogBody(Body):
+class DialogBody(StrictBody):
     """A dialog, or what changes about one."""
 
     title: Title | None = None
@@ -66,7 +61,7 @@ class DialogBody(Body):
 
     def fields(self) -> dict[str, Any]:
         """What was named, for the domain; null clears a field."""
-        named = {name: getattr(self, name) for name in self.model_fields_set}
+        named = self.changes()
         if "params" in named:
             named["params"] = self.params.given() if self.params else {}
         if "metadata" in named:
@@ -74,7 +69,7 @@ class DialogBody(Body):
         return named
 
 
-class MessageBody(Body):
+class MessageBody(StrictBody):
     """A question."""
 
     content: Content
@@ -84,7 +79,7 @@ class MessageBody(Body):
     params: ParamsBody | None = None
 
 
-class ChatBody(Body):
+class ChatBody(StrictBody):
     """A one-shot question."""
 
     content: Content
