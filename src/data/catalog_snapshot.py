@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 class CatalogSnapshot(CatalogView):
     """Polls the catalog's version and reloads when it rose. Serves the last good view while the database is away."""
 
-    def __init__(self, open_uow: OpenUnitOfWork, *, default_model: str | None) -> None:
+    def __init__(self, open_uow: OpenUnitOfWork, *, default_model: str) -> None:
         self._open_uow = open_uow
         self._default_model = default_model
         self._catalog = Catalog(providers={}, models={}, chains={})
@@ -48,8 +48,7 @@ class CatalogSnapshot(CatalogView):
             if version == self._version:
                 return
             catalog = await uow.catalog.load()
-        default = self._default_model or _first_callable(catalog)
-        self._catalog, self._version = replace(catalog, default_model=default), version
+        self._catalog, self._version = replace(catalog, default_model=self._default_model), version
 
     async def _poll(self) -> None:
         while True:
@@ -58,9 +57,3 @@ class CatalogSnapshot(CatalogView):
                 await self.refresh()
             except Exception:
                 log.warning("catalog_refresh_failed", exc_info=True)
-
-
-def _first_callable(catalog: Catalog) -> str | None:
-    """With no default configured: the built-in model, else none."""
-    built_in = (name for name, model in catalog.models.items() if model.provider == "builtin")
-    return next((name for name in sorted(built_in) if catalog.usable(name)), None)

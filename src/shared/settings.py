@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     jwt_default_tenant: str | None = Field("default", alias="GATEWAY_JWT_DEFAULT_TENANT")
 
     config_path: Path | None = Field(None, alias="GATEWAY_CONFIG")
-    default_model: str | None = Field(None, alias="GATEWAY_DEFAULT_MODEL")
+    default_model: str = Field("smollm2-135m", alias="GATEWAY_DEFAULT_MODEL")
     cache_ttl_s: float = Field(3600.0, gt=0, le=30 * 86400, alias="GATEWAY_CACHE_TTL_S")
     cache_max_bytes: int = Field(64 * MIB, ge=0, le=16 * 1024 * MIB, alias="GATEWAY_CACHE_MAX_BYTES")
 
