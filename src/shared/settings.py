@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(30.0, ge=0, le=3600, alias="GATEWAY_DRAIN_TIMEOUT_S")
 
     connect_timeout_s: float = Field(5.0, gt=0, le=60, alias="GATEWAY_UPSTREAM_CONNECT_TIMEOUT_S")
-    read_timeout_s: float = Field(120.0, gt=0, le=3600, alias="GATEWAY_UPSTREAM_READ_TIMEOUT_S")
+    read_timeout_s: float = Field(300.0, gt=0, le=3600, alias="GATEWAY_UPSTREAM_READ_TIMEOUT_S")
     total_timeout_s: float = Field(600.0, gt=0, le=7200, alias="GATEWAY_UPSTREAM_TOTAL_TIMEOUT_S")
     hold_grace_s: float = Field(60.0, ge=1, le=3600, alias="GATEWAY_HOLD_GRACE_S")
 

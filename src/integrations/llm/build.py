@@ -17,7 +17,7 @@ from src.integrations.llm.openai_chat import MAX_COMPLETION_TOKENS, MAX_TOKENS, 
 from src.integrations.llm.relay import Relay, Target
 
 DEFAULT_CONNECT_TIMEOUT_S = 5.0
-DEFAULT_READ_TIMEOUT_S = 120.0
+DEFAULT_READ_TIMEOUT_S = 300.0
 
 _OPENAI_HOST = "api.openai.com"
 
