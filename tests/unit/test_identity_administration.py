@@ -11,7 +11,7 @@ from src.shared.errors import Conflict, GatewayError, InvalidRequest, NotAllowed
 from src.shared.ids import new_id
 from src.shared.pages import PageRequest
 from tests.makers import NOW, make_session
-from tests.unit.identity_scene import PAGE, Passwords, Scene
+from tests.unit.identity_scene import PAGE, Scene
 
 
 @pytest.fixture
@@ -192,13 +192,7 @@ async def test_a_new_password_and_being_disabled_end_sessions(scene: Scene) -> N
 
 
 async def test_disabling_keeps_the_user(scene: Scene) -> None:
-    disabled = await administration.disable_user(
-        scene.principal(scene.admin),
-        scene.alice.id,
-        open_uow=scene.open_uow,
-        clock=scene.clock,
-        passwords=Passwords(),
-    )
+    disabled = await scene.update_user(scene.admin, scene.alice.id, {"disabled": True})
     assert disabled == replace(scene.alice, disabled=True) == scene.store.users[scene.alice.id]
 
 

@@ -85,6 +85,13 @@ async def test_the_next_question_hangs_below_the_newest_answer() -> None:
     assert scene.sent == [("user", "q one"), ("assistant", "one"), ("user", "q two")]
 
 
+async def test_an_answer_without_words_is_not_sent_again() -> None:
+    scene = Scene(answers(), answers("two"))
+    assert (await scene.asked("q one")).content == ""
+    await scene.asked("q two")
+    assert scene.sent == [("user", "q one"), ("user", "q two")]
+
+
 async def test_a_question_may_branch_off_an_earlier_answer() -> None:
     scene = Scene(answers("one"), answers("two"), answers("three"))
     first = await scene.asked("q one")

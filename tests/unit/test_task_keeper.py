@@ -6,7 +6,7 @@ import pytest
 
 from src.domain.catalog.model import Price
 from src.domain.completion.model import TextDelta
-from src.domain.completion.use_cases import TaskKeeper, begin, resolve, smallest_window
+from src.domain.completion.use_cases import TaskKeeper, begin, resolve
 from src.domain.ledger.model import CallStatus, HoldState
 from src.shared.errors import InvalidRequest, NotAllowed, NotFound, Unavailable
 from tests.makers import make_key, make_user
@@ -151,7 +151,3 @@ async def test_a_hold_covers_the_dearest_the_longest_and_the_latest_of_a_chain()
     assert request.demand.rates == (usd(9), usd(8))
     assert (request.demand.prompt_tokens, request.demand.output_tokens) == (13, 300)
     assert (request.expires_at - request.at).total_seconds() == 65
-
-
-def test_a_chain_has_the_window_of_its_smallest_model() -> None:
-    assert smallest_window((make_model(), make_model(context_window=10))) == 10

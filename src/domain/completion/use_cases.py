@@ -5,7 +5,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import timedelta
 
-from src.domain.catalog.model import Catalog, Model, Route
+from src.domain.catalog.model import Catalog, Route
 from src.domain.catalog.ports import CatalogView
 from src.domain.completion.answering import Answering, AnswerPorts
 from src.domain.completion.model import Call
@@ -143,8 +143,3 @@ def _wished_output(call: Call) -> int:
     parameters = call.chat.parameters
     wish = parameters.max_output_tokens
     return (most if wish is None else min(wish, most)) * parameters.choices
-
-
-def smallest_window(models: tuple[Model, ...]) -> int:
-    """The context window that every model of a route has."""
-    return min(model.context_window for model in models)

@@ -174,4 +174,6 @@ def _kept_for_answer(model: Model, parameters: Parameters) -> int:
 
 def _as_chat(system_prompt: str | None, messages: Sequence[Message]) -> tuple[ChatMessage, ...]:
     system = (ChatMessage(role=ChatRole.SYSTEM, text=system_prompt),) if system_prompt else ()
-    return (*system, *(ChatMessage(role=ChatRole(each.role.value), text=each.content) for each in messages))
+    # An answer that has no words (cut off, or refused) is no part of a conversation: providers refuse empty messages.
+    spoken = (each for each in messages if each.content)
+    return (*system, *(ChatMessage(role=ChatRole(each.role.value), text=each.content) for each in spoken))

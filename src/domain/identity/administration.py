@@ -175,27 +175,6 @@ async def update_user(
     return user
 
 
-async def disable_user(
-    principal: Principal,
-    user_id: UserId,
-    *,
-    open_uow: OpenUnitOfWork,
-    clock: Clock,
-    passwords: PasswordHasher,
-    request_id: str | None = None,
-) -> User:
-    """Let the user in no more; what they have is kept. Raises what update_user does."""
-    return await update_user(
-        principal,
-        user_id,
-        {"disabled": True},
-        open_uow=open_uow,
-        clock=clock,
-        passwords=passwords,
-        request_id=request_id,
-    )
-
-
 async def tenant_of_user(principal: Principal, user_id: UserId, *, open_uow: OpenUnitOfWork) -> TenantId:
     """Where to look for the user: platform admins reach every tenant. Raises NotFound."""
     if user_id == principal.user_id:
