@@ -100,6 +100,18 @@ async def test_when_the_first_of_identical_calls_fails_the_next_tries() -> None:
     assert second.content == "fine"
 
 
+async def test_a_provider_that_is_down_is_not_asked_once_for_each_who_waits() -> None:
+    gate = Gate()
+    scene = Scene([gate, LOST], [LOST])
+    asking = [asyncio.create_task(scene.ask()) for _ in range(5)]
+    await gate.reached.wait()
+    gate.opened.set()
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(result) for result in results] == [ProvidersFailed] * 5
+    assert len(scene.model.requests) == 2
+    assert scene.ports.flights._under_way == {}
+
+
 async def test_different_questions_do_not_wait_for_each_other() -> None:
     gate = Gate()
     scene = Scene([gate, *answers("slowly")], answers("fine"))
@@ -120,7 +132,7 @@ async def test_a_caller_who_leaves_the_line_blocks_nobody() -> None:
     gate.opened.set()
     assert (await first).content == (await third).content == "fine"
     assert second.cancelled()
-    assert scene.ports.flights._locks == {}
+    assert scene.ports.flights._under_way == {}
 
 
 async def test_a_failed_answer_is_told_and_not_cached() -> None:

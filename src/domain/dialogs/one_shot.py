@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from src.domain.dialogs.sending import ended_answer
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.model import Principal, TenantId, User
 from src.domain.ledger.model import CallStatus
-from src.shared.errors import Conflict
+from src.shared.errors import Conflict, ProvidersFailed
 from src.shared.ids import new_id
 
 
@@ -42,41 +43,42 @@ class OneShotPorts:
     flights: "Flights"
 
 
+Landed = Mapping[str, Any] | ProvidersFailed | None
+"""What a flight brought: an answer for all, a provider's failure, or nothing that concerns anybody else."""
+
+MOST_FAILURES = 2
+"""How often a question waits for others' calls that fail, before it has failed too: no wait is endless."""
+
+
 class Flights:
     """One upstream call for identical questions that are asked at the same time in this process."""
 
     def __init__(self) -> None:
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._under_way: dict[str, asyncio.Future[Landed]] = {}
 
-    def lock(self, key: str) -> "_Flight":
-        """A context in which nobody else works on the key."""
-        return _Flight(self._locks, key)
+    def under_way(self, key: str) -> "asyncio.Future[Landed] | None":
+        """The flight to wait for, if there is one."""
+        return self._under_way.get(key)
 
+    @contextmanager
+    def lead(self, key: str) -> "Iterator[Callable[[Mapping[str, Any]], None]]":
+        """Fly for everybody who asks meanwhile; call what is given with the answer that they may have."""
+        flight: asyncio.Future[Landed] = asyncio.get_running_loop().create_future()
+        self._under_way[key] = flight
+        landed: Landed = None
 
-class _Flight:
-    def __init__(self, locks: dict[str, tuple[asyncio.Lock, int]], key: str) -> None:
-        self._locks = locks
-        self._key = key
+        def share(found: Mapping[str, Any]) -> None:
+            nonlocal landed
+            landed = found
 
-    async def __aenter__(self) -> None:
-        lock, waiting = self._locks.get(self._key, (asyncio.Lock(), 0))
-        self._locks[self._key] = (lock, waiting + 1)
         try:
-            await lock.acquire()
-        except BaseException:
-            self._leave()
+            yield share
+        except ProvidersFailed as error:
+            landed = error
             raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._locks[self._key][0].release()
-        self._leave()
-
-    def _leave(self) -> None:
-        lock, waiting = self._locks[self._key]
-        if waiting == 1:
-            del self._locks[self._key]
-        else:
-            self._locks[self._key] = (lock, waiting - 1)
+        finally:
+            del self._under_way[key]
+            flight.set_result(landed)
 
 
 def cache_key(tenant_id: TenantId, route: Route, messages: tuple[ChatMessage, ...], parameters: Parameters) -> str:
@@ -108,13 +110,24 @@ async def answer_once(
     key = cache_key(principal.tenant_id, route, chat.messages, chat.parameters)
     dialog = await _chat_dialog(speaker, ports.dialogs)
     question = new_question(dialog, None, content, request_id, ports.dialogs.clock())
-    async with ports.flights.lock(key):
+    failures = 0
+    while (flight := ports.flights.under_way(key)) is not None:
+        landed = await asyncio.shield(flight)
+        if isinstance(landed, ProvidersFailed):
+            failures += 1
+            if failures == MOST_FAILURES:
+                raise landed
+        elif landed is not None:
+            return await _keep_cached(question, landed, ports)
+    with ports.flights.lead(key) as share:
         found = await ports.cache.get(key)
         if found is None:
             answer, outcome = await _generate(speaker, route, chat, question, ports)
             if outcome.status is CallStatus.COMPLETED:
+                share(_cacheable(outcome))
                 await ports.cache.put(key, _cacheable(outcome), ports.cache_ttl_s)
             return answer
+        share(found)
     return await _keep_cached(question, found, ports)
 
 
