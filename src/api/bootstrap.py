@@ -191,7 +191,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             metrics=metrics,
             is_migrated=lambda: schema.is_migrated(engine),
             check_database=lambda: _ask(engine),
-            cache_kind="memory" if settings.redis_url is None else "redis",
+            cache_state=lambda: "redis" if isinstance(cache, RedisCache) and not cache.is_away else "memory",
             version=VERSION,
         )
 

@@ -47,5 +47,5 @@ class Gateway:
     metrics: Metrics
     is_migrated: Callable[[], Awaitable[bool]]
     check_database: Callable[[], Awaitable[None]]
-    cache_kind: str
+    cache_state: Callable[[], str]
     version: str

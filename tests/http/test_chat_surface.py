@@ -212,7 +212,8 @@ async def test_the_gateway_serves_on_when_redis_dies(
             await chat(running.http, before)
             assert not (await chat(running.http, after)).json()["cached"]
             assert (await chat(running.http, after)).json()["cached"]
-            assert (await running.http.get("/health")).status_code == 200
+            health = await running.http.get("/health")
+            assert (health.status_code, health.json()["services"]["cache"]) == (200, "memory")
         await books_are_right(running)
 
 

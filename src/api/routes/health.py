@@ -1,5 +1,6 @@
 """Whether the process lives, may be sent requests, and what its parts say."""
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
@@ -12,6 +13,9 @@ from src.api.native import answer
 from src.shared.clock import utc_now
 
 router = APIRouter(tags=["health"])
+
+CHECK_TIMEOUT_S = 3.0
+"""A database that says nothing for so long is away; probes have no more patience."""
 
 
 @router.head("/", include_in_schema=False)
@@ -72,7 +76,7 @@ async def detailed(request: Request, principal: PrincipalDep, gateway: GatewayDe
 
 async def _report(gateway: Gateway) -> dict[str, Any]:
     storage = await _works(gateway.check_database())
-    services = {"storage": storage, "cache": gateway.cache_kind, "llm": _has_provider(gateway)}
+    services = {"storage": storage, "cache": gateway.cache_state(), "llm": _has_provider(gateway)}
     return {"status": "healthy" if storage else "unhealthy", "timestamp": utc_now(), "services": services}
 
 
@@ -83,7 +87,8 @@ def _has_provider(gateway: Gateway) -> bool:
 
 async def _works(check: Awaitable[None]) -> bool:
     try:
-        await check
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check
     except Exception:  # noqa: BLE001 - whatever it is, the answer is no
         return False
     return True

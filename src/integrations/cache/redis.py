@@ -48,6 +48,11 @@ class RedisCache(ResponseCache):
         self._is_away = False
         self._next_try_s = 0.0
 
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis failed when it was asked last."""
+        return self._is_away
+
     async def get(self, key: str) -> Mapping[str, Any] | None:
         if not self._may_try():
             return await self._local.get(key)
