@@ -214,6 +214,10 @@ def _llama_server(weights: str):  # type: ignore[no-untyped-def]
     parameters.n_ctx = CONTEXT_TOKENS * SLOTS
     parameters.n_parallel = SLOTS
     parameters.n_predict = MAX_OUTPUT_TOKENS
+    # What its makers advise; hotter, a model of this size loses the thread. A request's own values win.
+    parameters.sampling.temp = 0.2
+    parameters.sampling.top_p = 0.9
+    parameters.sampling.penalty_repeat = 1.1
     parameters.cpuparams.n_threads = THREADS
     parameters.cpuparams_batch.n_threads = THREADS
     parameters.n_threads_http = 2 * SLOTS
