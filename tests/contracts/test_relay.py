@@ -154,7 +154,7 @@ class TestAnswers:
         usage = scripted.Usage(input=10, output=2, cached=6, cache_write=1)
         upstream.script(Answer(text="two wörds", usage=usage, model="m-1", finish="length"))
         chunks, finished = await streamed(relay_to(kind, upstream.url), asking(kind, stream=True))
-        assert chunks[0].read_text(joined(chunks)) == "two wörds"
+        assert chunks[0].read(joined(chunks)).text == "two wörds"
         assert (finished.reason, finished.upstream_model) == (FinishReason.LENGTH, "m-1")
         assert finished.usage == Usage(input_tokens=10, output_tokens=2, cache_read_tokens=6, cache_write_tokens=1)
         terminal = b"data: [DONE]\n\n" if kind is OPENAI else b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
@@ -168,7 +168,7 @@ class TestAnswers:
         upstream.always(Answer(text="let me ", tool_calls=(WEATHER,)))
         chunks, finished = await streamed(relay_to(kind, upstream.url), asking(kind, stream=True))
         assert finished.reason is FinishReason.TOOL_CALLS
-        assert chunks[0].read_text(joined(chunks)) == 'let me {"city":"Riga"}'
+        assert chunks[0].read(joined(chunks)).text == 'let me {"city":"Riga"}'
         assert (await relay_to(kind, upstream.url).complete(asking(kind))).text == "let me "
 
     @pytest.mark.parametrize("kind", DIALECTS)
@@ -209,7 +209,7 @@ class TestStreamBytes:
         assert joined(chunks) + sse(USAGE, b"[DONE]", newline=newline) == data
         assert all(chunk.data.endswith(2 * newline) for chunk in chunks)
         assert finished.usage == Usage(input_tokens=7, output_tokens=2)
-        assert chunks[0].read_text(joined(chunks)) == "Hello wörld"
+        assert chunks[0].read(joined(chunks)).text == "Hello wörld"
 
     async def test_an_event_is_handed_on_before_the_next_one_comes(self, relay_to: Relays) -> None:
         async with raw_server(writing(sse(delta("a")), sse(delta("b")), sse(*TWO_WORDS), pause_s=0.05)) as url:
@@ -249,7 +249,7 @@ class TestStreamBytes:
         text = 'data: [DONE]\n\n "error" "finish_reason":"stop" "prompt_tokens": 1 event: message_stop'
         async with raw_server(writing(sse(delta("x"), delta(text)), sse(*TWO_WORDS), pause_s=0.05)) as url:
             chunks, finished = await streamed(relay_to(OPENAI, url), asking(OPENAI, stream=True))
-        assert chunks[0].read_text(joined(chunks)) == f"x{text}Hello wörld"
+        assert chunks[0].read(joined(chunks)).text == f"x{text}Hello wörld"
         assert finished.usage == Usage(input_tokens=7, output_tokens=2)
 
     async def test_a_huge_line_is_refused(self, relay_to: Relays) -> None:

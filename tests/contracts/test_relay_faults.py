@@ -268,8 +268,8 @@ def test_whatever_a_stream_holds_is_handed_on_up_to_an_error(events: list[dict[s
         assert data.startswith(passed)
         assert passed == data or reader.failure is not None or reader.is_over
         assert reader.finished().wire == reader.held
-    for read_text in (relay_openai.read_text, relay_anthropic.read_text):
-        assert isinstance(read_text(data), str)
+    for read in (relay_openai.read_delivered, relay_anthropic.read_delivered):
+        assert isinstance(read(data).text, str)
 
 
 @given(some.dictionaries(some.sampled_from(WORDS), VALUES, max_size=8), some.integers(0, 5000))

@@ -99,6 +99,9 @@ class WordMeter:
     async def prompt_bound(self, chat: ChatRequest, model: Model) -> int:
         return sum(self.count(message.text, model) for message in chat.messages) + PROMPT_OVERHEAD
 
+    async def prompt_estimate(self, chat: ChatRequest, model: Model) -> int:
+        return sum(self.count(message.text, model) for message in chat.messages)
+
 
 class Gate:
     """A place in a script where the model waits until it is let on."""

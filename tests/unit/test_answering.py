@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from src.domain.catalog.model import Usage
+from src.domain.catalog.model import Model, Usage
 from src.domain.completion.answering import Answering
 from src.domain.completion.fallback import CUT_OFF
 from src.domain.completion.model import (
     Call,
+    ChatRequest,
+    Delivered,
     Failure,
     Finished,
     FinishReason,
@@ -34,6 +36,7 @@ from tests.unit.support import (
     Gate,
     ScriptedModel,
     Step,
+    WordMeter,
     answers,
     completion_ports,
     make_call,
@@ -47,6 +50,21 @@ COUNTED = Usage(input_tokens=3, output_tokens=1, estimated=True)
 """What our meter counts for `how are you` and one word."""
 
 
+class Estimator(WordMeter):
+    """Notes how often a prompt is estimated, which may wait at a gate. `tools` is what it has beside its messages."""
+
+    def __init__(self) -> None:
+        self.estimates = 0
+        self.tools = 0
+        self.gate: Gate | None = None
+
+    async def prompt_estimate(self, chat: ChatRequest, model: Model) -> int:
+        self.estimates += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        return await super().prompt_estimate(chat, model) + self.tools
+
+
 class Scene:
     """A call of a user with a thousand tokens, and what became of it."""
 
@@ -56,7 +74,8 @@ class Scene:
         self.account = self.ledger.top_up(self.call.principal, 1000)
         self.model = ScriptedModel(script)
         ports = completion_ports(self.ledger, FakeUpstreams(fast=self.model), make_catalog())
-        self.ports = replace(ports, answers=replace(ports.answers, total_timeout_s=timeout_s))
+        self.meter = Estimator()
+        self.ports = replace(ports, answers=replace(ports.answers, total_timeout_s=timeout_s, meter=self.meter))
         self.answering: Answering | None = None
 
     async def begin(self) -> Answering:
@@ -76,6 +95,10 @@ class Scene:
         assert (account.balance, account.held, account.spent) == (1000 - tokens, 0, tokens)
         assert len(self.ledger.usage_rows) == 1
         return True
+
+
+def words_in(data: bytes) -> Delivered:
+    return Delivered(data.decode())
 
 
 async def texts_of(answering: Answering, start: int = 0) -> list[str]:
@@ -174,7 +197,7 @@ async def test_an_answer_cut_off_is_charged_for_what_was_delivered() -> None:
 
 
 async def test_relayed_bytes_that_were_cut_off_are_read_for_their_words() -> None:
-    chunks = [WireChunk(text, bytes.decode) for text in (b"one two ", b"three")]
+    chunks = [WireChunk(text, words_in) for text in (b"one two ", b"three")]
     scene = Scene(*chunks, UpstreamFailed(Failure.DROPPED, "The connection was lost."))
     outcome = await scene.outcome()
     assert (outcome.text, outcome.usage.output_tokens) == ("one two three", 3)
@@ -183,11 +206,71 @@ async def test_relayed_bytes_that_were_cut_off_are_read_for_their_words() -> Non
     assert scene.was_settled_once(tokens=6)
 
 
+TOLD = Usage(input_tokens=50, output_tokens=1, cache_read_tokens=20, cache_write_tokens=10)
+
+
+@pytest.mark.parametrize(
+    "end", [UpstreamFailed(Failure.DROPPED, "The connection was lost."), Finished(reason=FinishReason.STOP)]
+)
+async def test_a_prompt_that_the_stream_told_is_charged_where_its_end_tells_none(end: Step) -> None:
+    scene = Scene(WireChunk(b"one two", lambda data: Delivered(data.decode(), TOLD)), end)
+    outcome = await scene.outcome()
+    assert outcome.usage == replace(TOLD, output_tokens=2, estimated=True)
+    assert scene.meter.estimates == 0
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        Usage(output_tokens=1),
+        Usage(input_tokens=-1),
+        Usage(input_tokens=10**12),
+        Usage(input_tokens=5, cache_read_tokens=6),
+    ],
+)
+async def test_a_told_prompt_that_cannot_be_true_is_replaced_by_our_estimate(told: Usage) -> None:
+    failure = UpstreamFailed(Failure.DROPPED, "The connection was lost.")
+    scene = Scene(WireChunk(b"one", lambda data: Delivered(data.decode(), told)), failure)
+    assert (await scene.outcome()).usage == COUNTED
+    assert scene.was_settled_once(tokens=4)
+
+
+async def test_a_cut_off_answer_is_charged_for_more_of_the_prompt_than_its_messages() -> None:
+    scene = Scene(TextDelta("fine"), UpstreamFailed(Failure.DROPPED, "The connection was lost."))
+    scene.meter.tools = 7
+    assert (await scene.outcome()).usage.input_tokens == 10
+    assert scene.was_settled_once(tokens=11)
+
+
+async def test_a_prompt_is_estimated_only_where_somebody_asks_and_then_once() -> None:
+    scene = Scene(*answers("fine"))
+    answering = await scene.begin()
+    await answering.outcome()
+    assert scene.meter.estimates == 0
+    assert [await answering.prompt_tokens(), await answering.prompt_tokens()] == [3, 3]
+    assert scene.meter.estimates == 1
+
+
+async def test_cancelling_does_not_disturb_the_count() -> None:
+    gate = Gate()
+    scene = Scene(TextDelta("fine"), gate)
+    scene.meter.gate = Gate()
+    answering = await scene.begin()
+    await gate.reached.wait()
+    answering.cancel()
+    await scene.meter.gate.reached.wait()
+    answering.cancel()
+    await asyncio.sleep(0)
+    scene.meter.gate.opened.set()
+    assert (await answering.outcome()).usage == COUNTED
+    assert scene.was_settled_once(tokens=4)
+
+
 async def test_relayed_bytes_of_a_whole_answer_are_handed_on() -> None:
     tail = Finished(reason=FinishReason.STOP, usage=USAGE, wire=b"data: [DONE]\n\n")
-    scene = Scene(WireChunk(b"data: hi\n\n", bytes.decode), tail)
+    scene = Scene(WireChunk(b"data: hi\n\n", words_in), tail)
     answering = await scene.begin()
-    assert [delta async for delta in answering.deltas()] == [WireChunk(b"data: hi\n\n", bytes.decode)]
+    assert [delta async for delta in answering.deltas()] == [WireChunk(b"data: hi\n\n", words_in)]
     assert (await answering.outcome()).wire == tail.wire
     assert scene.was_settled_once(tokens=CHARGED_TOKENS)
 
@@ -353,7 +436,7 @@ async def test_a_ledger_that_breaks_leaves_nobody_waiting() -> None:
 
 
 async def test_a_count_that_breaks_leaves_nobody_waiting() -> None:
-    def broken(_: bytes) -> str:
+    def broken(_: bytes) -> Delivered:
         raise ValueError("no text in there")
 
     scene = Scene(WireChunk(b"?", broken), UpstreamFailed(Failure.DROPPED, "The connection was lost."))

@@ -1,6 +1,6 @@
 """Anthropic messages, outwards: for answers that were translated (relayed ones go out as they came)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
@@ -43,6 +43,8 @@ def _head(message_id: str, model: str) -> dict[str, Any]:
 
 class AnthropicWriter:
     """Writes one answer, whole or as a stream of events."""
+
+    tells_prompt: ClassVar[bool] = True
 
     def __init__(self, _: ParsedRequest) -> None:
         self._id = f"msg_{new_id().hex}"

@@ -1,7 +1,7 @@
 """OpenAI chat completions, outwards: for answers that were translated (relayed ones go out as they came)."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
@@ -57,6 +57,8 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 
 class OpenAIWriter:
     """Writes one answer, whole or as a stream of chunks."""
+
+    tells_prompt: ClassVar[bool] = False
 
     def __init__(self, parsed: ParsedRequest) -> None:
         self._id = f"chatcmpl-{new_id().hex}"

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fastapi import Request
 from starlette.responses import Response
@@ -21,7 +21,9 @@ from src.shared.errors import GatewayError
 
 
 class Writer(Protocol):
-    """How a dialect writes an answer that was translated."""
+    """How a dialect writes an answer that was translated. `tells_prompt`: the start of a stream names its tokens."""
+
+    tells_prompt: ClassVar[bool]
 
     def whole(self, outcome: Outcome, model: str) -> Mapping[str, Any]: ...
 
@@ -108,7 +110,7 @@ async def _events(answering: Answering, writer: Writer, door: Door, request_id: 
                 continue
             if not begun:
                 begun = True
-                yield _first(writer, answering)
+                yield await _first(writer, answering)
             yield writer.text(delta.text)
     finally:
         await deltas.aclose()
@@ -124,9 +126,9 @@ async def _events(answering: Answering, writer: Writer, door: Door, request_id: 
     if outcome.wire is not None:
         yield outcome.wire
         return
-    yield (b"" if begun else _first(writer, answering)) + writer.last(outcome)
+    yield (b"" if begun else await _first(writer, answering)) + writer.last(outcome)
 
 
-def _first(writer: Writer, answering: Answering) -> bytes:
+async def _first(writer: Writer, answering: Answering) -> bytes:
     name = answering.model.upstream if answering.model else answering.call.route.name
-    return writer.first(name, answering.prompt_tokens)
+    return writer.first(name, await answering.prompt_tokens() if writer.tells_prompt else 0)

@@ -9,6 +9,7 @@ from src.domain.catalog.model import Model, Provider, Usage
 from src.domain.completion.fallback import Trace, as_gateway_error, chain_events
 from src.domain.completion.model import (
     Call,
+    Delivered,
     Failure,
     Finished,
     FinishReason,
@@ -18,7 +19,7 @@ from src.domain.completion.model import (
     WireChunk,
 )
 from src.domain.completion.ports import TokenMeter, Upstreams
-from src.domain.completion.settlement import closing_of, fault_of, usage_record
+from src.domain.completion.settlement import closing_of, fault_of, is_plausible, usage_record
 from src.domain.ledger.model import CallStatus, Hold
 from src.domain.ledger.ports import Ledger
 from src.shared.clock import Clock
@@ -26,6 +27,14 @@ from src.shared.errors import GatewayError, ProvidersFailed, Unavailable
 from src.shared.money import MicroDollars
 
 Delta = TextDelta | WireChunk
+
+
+@dataclass(frozen=True, slots=True)
+class _CutOff:
+    """An end before the provider's own. `error` is what listeners are told, if it was not they who left."""
+
+    status: CallStatus
+    error: GatewayError | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,7 @@ class Answering:
         self._is_generating = False
         self._is_cancelled = False
         self._cancel_reason: GatewayError | None = None
+        self._prompt_tokens: int | None = None
 
     def start(self) -> "asyncio.Task[None]":
         """Begin; the caller keeps the task alive and drains it at shutdown."""
@@ -111,10 +121,15 @@ class Answering:
         """Upstream calls so far, the one under way included."""
         return self._trace.begun
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Our own count of the prompt, for clients that want to know before the provider says."""
-        return self._prompt_tokens(self.model or self.call.route.models[0])
+    async def prompt_tokens(self) -> int:
+        """Our own estimate of the prompt, for whoever must know it where or when the provider does not say.
+
+        Made at most once.
+        """
+        if self._prompt_tokens is None:
+            model = self.model or self.call.route.models[0]
+            self._prompt_tokens = await self._ports.meter.prompt_estimate(self.call.chat, model)
+        return self._prompt_tokens
 
     @property
     def has_begun(self) -> bool:
@@ -159,13 +174,18 @@ class Answering:
             self._announce()
 
     async def _generate(self) -> Outcome:
-        """Call the chain within the total time; every way it can end becomes an outcome."""
+        """However the call ends, an outcome. What must be counted is counted when nothing can cancel it any more."""
+        ended = await self._ended()
+        return await (self._completed(ended) if isinstance(ended, Finished) else self._cut_off(ended))
+
+    async def _ended(self) -> Finished | _CutOff:
+        """Call the chain within the total time, to any of its ends."""
         if self._is_cancelled:  # before the task had its first turn
             return self._cancelled()
         self._is_generating = True
         try:
             async with asyncio.timeout(self._ports.total_timeout_s):
-                return self._completed(await self._listen())
+                return await self._listen()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101
@@ -174,13 +194,13 @@ class Answering:
         except TimeoutError:
             seconds = f"{self._ports.total_timeout_s:g}"
             late = UpstreamFailed(Failure.TIMEOUT, f"The provider did not finish within {seconds} seconds.")
-            return self._cut_off(CallStatus.INTERRUPTED, self._error_of(late))
+            return _CutOff(CallStatus.INTERRUPTED, self._error_of(late))
         except UpstreamFailed as failure:
-            return self._cut_off(CallStatus.INTERRUPTED, self._error_of(failure))
+            return _CutOff(CallStatus.INTERRUPTED, self._error_of(failure))
         except Exception as error:  # noqa: BLE001 - an adapter's own fault must not lose the hold
             broken = UpstreamFailed(Failure.MALFORMED, "The provider's answer could not be read.")
             broken.__cause__ = error
-            return self._cut_off(CallStatus.INTERRUPTED, self._error_of(broken))
+            return _CutOff(CallStatus.INTERRUPTED, self._error_of(broken))
         finally:
             self._is_generating = False
 
@@ -206,28 +226,31 @@ class Answering:
                 self._announce()
         raise UpstreamFailed(Failure.MALFORMED, "The provider's answer had no end.")
 
-    def _generated(self) -> str:
+    def _delivered(self) -> Delivered:
         """Everything the model wrote so far, read out of wire chunks too."""
         chunks = [delta for delta in self._deltas if isinstance(delta, WireChunk)]
-        relayed = chunks[0].read_text(b"".join(chunk.data for chunk in chunks)) if chunks else ""
-        return self._plain_text() + relayed
+        if not chunks:
+            return Delivered(self._plain_text())
+        return chunks[0].read(b"".join(chunk.data for chunk in chunks))
 
     def _plain_text(self) -> str:
         return "".join(delta.text for delta in self._deltas if isinstance(delta, TextDelta))
 
-    def _counted(self, model: Model) -> Usage:
-        """Our own count of the prompt and of what was generated."""
-        written = self._ports.meter.count(self._generated(), model)
-        return Usage(input_tokens=self._prompt_tokens(model), output_tokens=written, estimated=True)
+    async def _counted(self, delivered: Delivered, model: Model) -> Usage:
+        """Our own count of what was generated, and of the prompt where the stream told none that can be true."""
+        written = self._ports.meter.count(delivered.text, model)
+        told = delivered.usage
+        if told is not None and told.input_tokens > 0 and is_plausible(told, model):
+            return replace(told, output_tokens=written, estimated=True)
+        return Usage(input_tokens=await self.prompt_tokens(), output_tokens=written, estimated=True)
 
-    def _prompt_tokens(self, model: Model) -> int:
-        return sum(self._ports.meter.count(message.text, model) for message in self.call.chat.messages)
-
-    def _completed(self, finished: Finished) -> Outcome:
+    async def _completed(self, finished: Finished) -> Outcome:
         model = self._trace.answering
         assert model is not None  # noqa: S101 - somebody said Finished
         fault = fault_of(finished.usage, model)
-        usage = self._counted(model) if finished.usage is None or fault else finished.usage
+        usage = finished.usage
+        if usage is None or fault:
+            usage = await self._counted(self._delivered(), model)
         return replace(
             self._ending(CallStatus.COMPLETED, model, usage),
             text=self._plain_text(),
@@ -237,19 +260,21 @@ class Answering:
             flags=(fault,) if fault else (),
         )
 
-    def _cancelled(self) -> Outcome:
+    def _cancelled(self) -> _CutOff:
         status = CallStatus.CANCELLED if self._cancel_reason is None else CallStatus.INTERRUPTED
-        return self._cut_off(status, self._cancel_reason)
+        return _CutOff(status, self._cancel_reason)
 
-    def _cut_off(self, status: CallStatus, error: GatewayError | None) -> Outcome:
+    async def _cut_off(self, cut_off: _CutOff) -> Outcome:
         """Charged for what was delivered; a call that delivered nothing has failed and costs nothing."""
+        error = cut_off.error
         reason = FinishReason.CANCELLED if error is None else FinishReason.ERROR
         model = self._trace.answering
         if model is None or not self._deltas:
             error = error or ProvidersFailed("The call was cancelled before the provider answered.")
             return replace(self._ending(CallStatus.FAILED, model, Usage()), finish_reason=reason, error=error)
-        ending = self._ending(status, model, self._counted(model))
-        return replace(ending, text=self._generated(), finish_reason=reason, error=error)
+        delivered = self._delivered()
+        ending = self._ending(cut_off.status, model, await self._counted(delivered, model))
+        return replace(ending, text=delivered.text, finish_reason=reason, error=error)
 
     def _ending(self, status: CallStatus, model: Model | None, usage: Usage) -> Outcome:
         return Outcome(

@@ -108,11 +108,19 @@ class TextDelta:
 class WireChunk:
     """Bytes of the upstream's own stream, complete events only, to be handed on untouched.
 
-    `read_text` finds the generated text in such bytes; it is asked only where an answer was cut off.
+    `read` finds what such bytes tell, all of an answer's chunks joined; it is asked only where we must count ourselves.
     """
 
     data: bytes
-    read_text: Callable[[bytes], str]
+    read: Callable[[bytes], "Delivered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What a cut-off stream has told: everything generated, and the newest usage it named, unchecked and not final."""
+
+    text: str
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,10 @@ class TokenMeter(Protocol):
         """An upper bound of the tokens the provider will count for the prompt, overheads, tools and images included."""
         ...
 
+    async def prompt_estimate(self, chat: ChatRequest, model: Model) -> int:
+        """Our best estimate of the same tokens, for calls whose provider did not tell. Never above the bound."""
+        ...
+
 
 class ResponseCache(Protocol):
     """Whole answers by exact key. Fails open: when its store is away every lookup misses and every write is dropped."""

@@ -17,6 +17,7 @@ from yarl import URL
 from src.domain.catalog.model import ProviderKind
 from src.domain.completion.model import (
     ChatRequest,
+    Delivered,
     Failure,
     Reply,
     UpstreamEvent,
@@ -67,7 +68,7 @@ class _Dialect:
 
     body_for: Callable[[UpstreamRequest, Mapping[str, Any], str], dict[str, Any]]
     read_reply: Callable[[bytes], Reply]
-    read_text: Callable[[bytes], str]
+    read_delivered: Callable[[bytes], Delivered]
     reader: Callable[[ChatRequest, WireBody], StreamReader]
 
 
@@ -75,7 +76,7 @@ _DIALECTS = {
     ProviderKind.OPENAI: _Dialect(
         body_for=relay_openai.body_for,
         read_reply=relay_openai.read_reply,
-        read_text=relay_openai.read_text,
+        read_delivered=relay_openai.read_delivered,
         reader=lambda chat, wire: relay_openai.OpenAIReader(
             wants_usage=wire.wants_usage, choices=relay_openai.choices_of(wire.body)
         ),
@@ -83,7 +84,7 @@ _DIALECTS = {
     ProviderKind.ANTHROPIC: _Dialect(
         body_for=relay_anthropic.body_for,
         read_reply=relay_anthropic.read_reply,
-        read_text=relay_anthropic.read_text,
+        read_delivered=relay_anthropic.read_delivered,
         reader=lambda chat, wire: relay_anthropic.AnthropicReader(),
     ),
 }
@@ -128,9 +129,9 @@ class Relay(ChatModel):
                 raise relay_failures.malformed("The provider did not answer with a stream.", response.status)
             reader = self._dialect.reader(request.chat, self._wire_of(request))
             feed = _Feed(response, reader, self._read_timeout_s)
-            read_text = self._dialect.read_text
+            read = self._dialect.read_delivered
             while (data := await feed.next()) is not None:
-                yield WireChunk(data, read_text)
+                yield WireChunk(data, read)
             yield reader.finished()
         finally:
             response.close()

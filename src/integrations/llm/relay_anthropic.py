@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from src.domain.catalog.model import Usage
-from src.domain.completion.model import Finished, FinishReason, Reply, UpstreamRequest
+from src.domain.completion.model import Delivered, Finished, FinishReason, Reply, UpstreamRequest
 from src.integrations.llm import relay_failures
 from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
 
@@ -19,7 +19,13 @@ _REASONS = {
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
-_DELTA_TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_TEXTS = {
+    "text": "text",
+    "thinking": "thinking",
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+}
 _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -95,16 +101,31 @@ def read_usage(value: Any) -> Usage | None:
     )
 
 
-def read_text(data: bytes) -> str:
-    """Everything generated in some events: text, thinking and the input of tools."""
-    return "".join(_delta_text(payload.get("delta")) for payload in payloads_of(data))
+def read_delivered(data: bytes) -> Delivered:
+    """Everything generated in some events, text, thinking and the input of tools, and the usage told so far."""
+    texts: list[str] = []
+    counts: dict[str, int] = {"output_tokens": 0}
+    for payload in payloads_of(data):
+        texts.append(_new_text(payload.get("content_block")) + _new_text(payload.get("delta")))
+        counts.update(_counts_in(payload))
+    return Delivered("".join(texts), read_usage(counts))
 
 
-def _delta_text(delta: Any) -> str:
-    if not isinstance(delta, dict):
+def _new_text(part: Any) -> str:
+    """The text of a delta, or of a block as it begins."""
+    if not isinstance(part, dict):
         return ""
-    field = _DELTA_TEXTS.get(_text(delta.get("type")))
-    return _text(delta.get(field)) if field else ""
+    field = _TEXTS.get(_text(part.get("type")))
+    return _text(part.get(field)) if field else ""
+
+
+def _counts_in(payload: Mapping[str, Any]) -> dict[str, int]:
+    """What an event tells of usage: each of them replaces what it names."""
+    message = payload.get("message")
+    usage = message.get("usage") if isinstance(message, dict) else payload.get("usage")
+    if not isinstance(usage, dict):
+        return {}
+    return {name: usage[name] for name in _COUNTS if isinstance(usage.get(name), int)}
 
 
 class AnthropicReader(TailReader):
@@ -123,7 +144,8 @@ class AnthropicReader(TailReader):
         match payload.get("type"):
             case "message_start":
                 message = payload.get("message")
-                self._begin(message if isinstance(message, dict) else {})
+                self._model = (_text(message.get("model")) or None) if isinstance(message, dict) else None
+                self._counts.update(_counts_in(payload))
             case "message_delta":
                 self._note_delta(payload)
             case "message_stop":
@@ -133,23 +155,15 @@ class AnthropicReader(TailReader):
                 self.failure = relay_failures.of_error_object(payload.get("error"))
         return True
 
-    def _begin(self, message: dict[str, Any]) -> None:
-        self._model = _text(message.get("model")) or None
-        self._count(message.get("usage"))
-
     def _note_delta(self, payload: dict[str, Any]) -> None:
         delta = payload.get("delta")
         said = delta.get("stop_reason") if isinstance(delta, dict) else None
         if isinstance(said, str):
             self._reason = _reason(said)
-        usage = payload.get("usage")
-        self._count(usage)
+        counts = _counts_in(payload)
+        self._counts.update(counts)
         # The output count of the first event is no more than a beginning.
-        self._has_final_counts |= isinstance(usage, dict) and isinstance(usage.get("output_tokens"), int)
-
-    def _count(self, usage: Any) -> None:
-        if isinstance(usage, dict):
-            self._counts.update({name: usage[name] for name in _COUNTS if isinstance(usage.get(name), int)})
+        self._has_final_counts |= "output_tokens" in counts
 
     @property
     def is_complete(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.domain.catalog.model import Usage
-from src.domain.completion.model import Finished, FinishReason, Reply, UpstreamRequest
+from src.domain.completion.model import Delivered, Finished, FinishReason, Reply, UpstreamRequest
 from src.integrations.llm import relay_failures
 from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
 
@@ -89,26 +89,37 @@ def read_usage(value: Any) -> Usage | None:
     )
 
 
-def read_text(data: bytes) -> str:
-    """Everything generated in some events: content, refusal, reasoning and the arguments of tool calls."""
-    return "".join(
-        text
-        for payload in payloads_of(data)
-        for choice in _choices(payload)
-        for text in _generated(choice.get("delta"))
-    )
+def read_delivered(data: bytes) -> Delivered:
+    """Everything generated in some events, and the newest usage: some servers tell it with each of them."""
+    texts: list[str] = []
+    usage: Usage | None = None
+    for payload in payloads_of(data):
+        usage = read_usage(payload.get("usage")) or usage
+        for choice in _choices(payload):
+            texts.extend(_generated(choice.get("delta")))
+    return Delivered("".join(texts), usage)
 
 
 def _generated(message: Any) -> Iterator[str]:
+    """Reasoning, content, refusal and the arguments of tool calls."""
     if not isinstance(message, dict):
         return
-    for name in ("reasoning_content", "reasoning", "content", "refusal"):
-        yield _text(message.get(name))
+    # Servers that renamed the field send both for a while.
+    yield _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    yield _text(message.get("content"))
+    yield _text(message.get("refusal"))
     calls = message.get("tool_calls")
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    for function in (*functions, message.get("function_call")):
-        if isinstance(function, dict):
-            yield _text(function.get("arguments"))
+    for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
+        yield from _arguments(call)
+
+
+def _arguments(call: Any) -> Iterator[str]:
+    """What a function is called with, or the free text a custom tool is called with."""
+    if not isinstance(call, dict):
+        return
+    for kind, name in (("function", "arguments"), ("custom", "input")):
+        if isinstance(call.get(kind), dict):
+            yield _text(call[kind].get(name))
 
 
 def _text(value: Any) -> str:

@@ -114,6 +114,18 @@ class SplintrMeter(TokenMeter):
             return prompt.fixed_tokens + await asyncio.to_thread(self._bound, prompt.texts, family)
         return prompt.fixed_tokens + self._bound(prompt.texts, family)
 
+    async def prompt_estimate(self, chat: ChatRequest, model: Model) -> int:
+        prompt = _wire_prompt(chat.wire.body, model) if chat.wire is not None else _plain_prompt(chat)
+        family = family_of(model)
+        return prompt.fixed_tokens // 2 + await asyncio.to_thread(self._estimate, prompt.texts, family)
+
+    def _estimate(self, texts: tuple[str, ...], family: Family) -> int:
+        return sum(self._text_estimate(text, family) for text in texts)
+
+    def _text_estimate(self, text: str, family: Family) -> int:
+        tokens = self._tokens(text, family.vocabulary, per_byte=1 / BYTES_PER_TOKEN) * family.estimate_factor
+        return min(len(text.encode(errors="replace")), math.ceil(tokens))
+
     def _bound(self, texts: tuple[str, ...], family: Family) -> int:
         return sum(self._text_bound(text, family) for text in texts)
 
