@@ -10,6 +10,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 LOCK_FLAGS ?=
 TEST_PROCESSES ?= 2
+KILLS ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -81,6 +82,10 @@ bench: $(STAMP) ## Run every benchmark
 		case "$$file" in benchmarks/_*|"benchmarks/*.py") continue;; esac; \
 		echo "== $$file"; $(BIN)/python "$$file"; \
 	done
+
+.PHONY: chaos
+chaos: $(STAMP) ## Kill gateways under load and prove the books afterwards (KILLS=100, about 5 s each)
+	@$(BIN)/python -m scripts.chaos --kills $(KILLS)
 
 .PHONY: lock
 lock: $(UV) ## Recompile requirements/*.lock (LOCK_FLAGS=--upgrade for the newest versions)

@@ -3,6 +3,7 @@
 `PostgresServer.start()` makes a cluster in a temporary directory and serves it on a free loopback port, without fsync:
 a commit survives a crash of the server, not of the machine. With `TEST_DATABASE_URL` set, that server is used instead
 (its user must be allowed to create databases). Every process that asks, so every xdist worker, gets its own server.
+`PostgresServer.start_own()` never uses a given server, and syncs: for tests that crash it and for proofs of durability.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ SETTINGS = {
     "log_min_messages": "fatal",
     "timezone": "UTC",
 }
+DURABLE = {**SETTINGS, "fsync": "on", "full_page_writes": "on"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,12 +55,12 @@ class PostgresServer:
         if given:
             parts = urlsplit(given)
             return cls(admin_url=urlunsplit(parts._replace(scheme=parts.scheme.partition("+")[0])))
-        for _ in range(START_ATTEMPTS - 1):
-            try:
-                return _start_cluster()
-            except StartFailed:
-                continue  # another process may have taken the port
-        return _start_cluster()
+        return _start_cluster(SETTINGS)
+
+    @classmethod
+    def start_own(cls) -> PostgresServer:
+        """A server that may be crashed, with fsync: what it has acknowledged is on disk."""
+        return _start_cluster(DURABLE)
 
     @property
     def owned(self) -> bool:
@@ -132,7 +134,16 @@ def binaries() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _start_cluster() -> PostgresServer:
+def _start_cluster(settings: Mapping[str, str]) -> PostgresServer:
+    for _ in range(START_ATTEMPTS - 1):
+        try:
+            return _try_cluster(settings)
+        except StartFailed:
+            continue  # another process may have taken the port
+    return _try_cluster(settings)
+
+
+def _try_cluster(settings: Mapping[str, str]) -> PostgresServer:
     user = UNPRIVILEGED_USER if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     directory = Path(tempfile.mkdtemp(prefix="gwpg-", dir=_temporary_root(user)))
     if user is not None:
@@ -140,7 +151,7 @@ def _start_cluster() -> PostgresServer:
     port = free_port()
     try:
         _initdb(directory / "data", user)
-        process = _server_process(directory, port, user)
+        process = _server_process(directory, {**settings, "port": str(port)}, user)
         process.start()
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
@@ -165,10 +176,9 @@ def _initdb(data: Path, user: str | None) -> None:
         raise RuntimeError(f"initdb failed: {done.stderr[-2000:]}")
 
 
-def _server_process(directory: Path, port: int, user: str | None) -> ServerProcess:
+def _server_process(directory: Path, settings: Mapping[str, str], user: str | None) -> ServerProcess:
     data = directory / "data"
-    settings = {**SETTINGS, "port": str(port), "unix_socket_directories": str(directory)}
-    command = [str(binaries() / "postgres"), "-D", str(data)]
+    command = [str(binaries() / "postgres"), "-D", str(data), "-c", f"unix_socket_directories={directory}"]
     command += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     process: ServerProcess
 

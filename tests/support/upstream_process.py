@@ -10,10 +10,15 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from tests.support import behaviours
 from tests.support.behaviours import Behaviour
+from tests.support.processes import ServerProcess, answers_on, free_port
 from tests.support.upstream import Upstream
 
 BEHAVIOURS = (
@@ -28,6 +33,26 @@ BEHAVIOURS = (
     "MalformedChunk",
     "ErrorEvent",
 )
+
+
+@contextmanager
+def provider_process(**answer: object) -> Iterator[Upstream]:
+    """A provider in another process that always gives this answer; what is yielded knows its addresses only."""
+    root = Path(__file__).resolve().parents[2]
+    port = free_port()
+    behaviour = json.dumps({"name": "Answer", **answer})
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from tests.support.upstream_process import main; main()"
+    with tempfile.TemporaryDirectory(prefix="gwup-") as directory:
+        process = ServerProcess(
+            command=[sys.executable, "-c", code, "--port", str(port), "--behaviour", behaviour],
+            directory=Path(directory),
+            is_ready=lambda: answers_on(port, b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1."),
+        )
+        process.start()
+        try:
+            yield Upstream(port=port)
+        finally:
+            process.end()
 
 
 def parse_behaviour(text: str) -> tuple[str | None, Behaviour]:
