@@ -68,11 +68,15 @@ async def _user(operator: Operator, tenant: Tenant, external_id: str) -> User:
 
 
 @tenants_cli.command("create")
-def create_tenant(slug: str, name: str) -> None:
+def create_tenant(
+    slug: str,
+    name: str,
+    time_zone: Annotated[str, typer.Option(help="IANA name of the zone in which the days of quotas begin.")] = "UTC",
+) -> None:
     """Make a tenant and print its id."""
     made = _do(
         lambda operator: tenants.create_tenant(
-            operator.principal, slug, name, open_uow=operator.open_uow, clock=operator.clock
+            operator.principal, slug, name, time_zone, open_uow=operator.open_uow, clock=operator.clock
         )
     )
     typer.echo(made.id)

@@ -40,6 +40,7 @@ tenants = Table(
     Column("name", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled", Boolean, nullable=False),
+    Column("time_zone", Text, nullable=False, server_default="UTC"),
 )
 
 users = Table(
@@ -122,6 +123,7 @@ models = Table(
     Column("upstream", Text, nullable=False),
     Column("context_window", BigInteger, nullable=False),
     Column("max_output", BigInteger, nullable=False),
+    Column("output_reserve", BigInteger),
     Column("capabilities", JsonValue, nullable=False),
     Column("lifecycle", EnumText(Lifecycle), nullable=False),
     Column("replacement", Text),

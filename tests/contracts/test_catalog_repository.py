@@ -23,6 +23,7 @@ def a_model(**given: Any) -> Model:
         "upstream": "gpt-4o-mini",
         "context_window": 128_000,
         "max_output": 16_384,
+        "output_reserve": 1024,
         "prices": (Price(input=Rate(1), output=Rate(2), cache_write=Rate(3), tiers=(tier,)), dated),
         "capabilities": Capabilities(images=False),
         "lifecycle": Lifecycle.DEPRECATED,
@@ -52,12 +53,12 @@ async def test_the_catalog_comes_back_as_it_was_written(backend: Backend) -> Non
 async def test_an_admin_wins_over_files(backend: Backend) -> None:
     async with backend.open_uow(None) as uow:
         await uow.catalog.put_model(a_model(), source="file")
-        await uow.catalog.put_model(a_model(enabled=False, prices=()), source="admin")
+        await uow.catalog.put_model(a_model(enabled=False, prices=(), output_reserve=None), source="admin")
         await uow.catalog.put_model(a_model(), source="file")
         await uow.catalog.put_chain(Chain(name="smart", models=("fast",)), source="admin")
         await uow.catalog.put_chain(Chain(name="smart", models=("slow",)), source="file")
         catalog = await uow.catalog.load()
-        assert catalog.models["fast"] == a_model(enabled=False, prices=())
+        assert catalog.models["fast"] == a_model(enabled=False, prices=(), output_reserve=None)
         assert catalog.chains["smart"].models == ("fast",)
         await uow.catalog.put_model(a_model(), source="admin")
         assert (await uow.catalog.load()).models["fast"] == a_model()

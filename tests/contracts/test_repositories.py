@@ -88,7 +88,7 @@ async def test_before_a_tenant_is_known_nothing_of_a_tenant_is_there(backend: Ba
 
 
 async def test_tenants_are_found_by_id_and_slug(backend: Backend) -> None:
-    tenant = make_tenant(slug="acme")
+    tenant = make_tenant(slug="acme", time_zone="Asia/Tokyo")
     async with backend.open_uow(None) as uow:
         await uow.directory.add_tenant(tenant)
         await uow.commit()
@@ -96,7 +96,7 @@ async def test_tenants_are_found_by_id_and_slug(backend: Backend) -> None:
         assert await uow.directory.tenant_by_slug("acme") == tenant
         with pytest.raises(Conflict) as taken:
             await uow.directory.add_tenant(make_tenant(slug="acme"))
-        renamed = replace(tenant, name="Acme Ltd", disabled=True)
+        renamed = replace(tenant, name="Acme Ltd", disabled=True, time_zone="America/New_York")
         await uow.directory.update_tenant(renamed)  # a refusal leaves the unit of work usable
         await uow.commit()
     assert taken.value.param == "slug"

@@ -57,7 +57,7 @@ async def test_the_bootstrap_key_is_a_platform_admin_of_the_default_tenant(gatew
 
 async def test_a_tenant_is_made_renamed_disabled_and_audited(gateway: RunningGateway) -> None:
     tenant = await new_tenant(gateway)
-    assert tenant.keys() >= {"id", "slug", "name", "created_at"}
+    assert tenant.keys() == {"id", "slug", "name", "time_zone", "disabled", "created_at"}
     found = parse_id(tenant["id"])
     assert found is not None
     assert found.version == 7
@@ -73,6 +73,23 @@ async def test_a_tenant_is_made_renamed_disabled_and_audited(gateway: RunningGat
         ("tenant.updated", tenant["id"]),
         ("tenant.created", tenant["id"]),
     ]
+
+
+async def test_a_tenant_lives_in_a_time_zone(gateway: RunningGateway) -> None:
+    assert (await new_tenant(gateway))["time_zone"] == "UTC"
+    body = {"slug": f"t-{uuid4().hex[:12]}", "name": "A tenant", "time_zone": "Asia/Tokyo"}
+    tenant = await made(gateway, "/admin/tenants", body)
+    assert tenant["time_zone"] == "Asia/Tokyo"
+    person = await gateway.new_user("someone", tenant_id=tenant["id"])
+    assert (await person.http.get("/api/v1/me")).json()["tenant"] == tenant
+    path = f"/api/v1/admin/tenants/{tenant['id']}"
+    moved = await gateway.http.patch(path, json={"time_zone": "America/New_York"})
+    assert moved.json() == {**tenant, "time_zone": "America/New_York"}
+    assert (await gateway.http.get(path)).json() == moved.json()
+    assert (await person.http.get("/api/v1/me")).json()["tenant"] == moved.json()
+    log = (await gateway.http.get(f"/api/v1/admin/audit?tenant_id={tenant['id']}")).json()["data"]
+    zones = [row["details"]["time_zone"] for row in log if row["object_kind"] == "tenant"]
+    assert zones == ["America/New_York", "Asia/Tokyo"]
 
 
 async def test_a_user_is_made_changed_and_audited_without_the_password(gateway: RunningGateway) -> None:

@@ -14,9 +14,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from src.data import ledger_tables
-from src.data.engine import make_engine, normalised_url, reading
+from src.data.engine import make_engine, normalised_url, reading, writing
 from src.data.schema import alembic_config, head_revision, is_migrated, migrate
 from src.shared.errors import Misconfigured
+from src.shared.ids import new_id
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -37,6 +38,18 @@ async def tables_of(url: str) -> set[str]:
         names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
     await engine.dispose()
     return set(names)
+
+
+async def execute(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """The rows of the last statement, if it has any."""
+    engine = make_engine(url)
+    async with writing(engine) as connection:
+        for statement in statements:
+            done = await connection.exec_driver_sql(statement)
+        rows = [tuple(row) for row in done] if done.returns_rows else []
+        await connection.commit()
+    await engine.dispose()
+    return rows
 
 
 async def migrated(url: str) -> bool:
@@ -63,6 +76,22 @@ def test_the_migrations_say_what_the_tables_say(url: str) -> None:
     command.check(alembic_config(url))
     names = set(ledger_tables.metadata.tables)
     assert asyncio.run(tables_of(url)) == {"alembic_version", *names}
+
+
+def test_tenants_of_before_live_in_utc_and_models_of_before_reserve_their_maximum(url: str) -> None:
+    config = alembic_config(url)
+    command.upgrade(config, "0001")
+    tenant = "INSERT INTO tenants (id, slug, name, created_at, disabled) VALUES ('{}', 'a', 'A', '2026-01-01', false)"
+    model = (
+        "INSERT INTO models (name, provider, upstream, context_window, max_output, capabilities, lifecycle, enabled, "
+        "source) VALUES ('m', 'p', 'u', 10, 5, '{}', 'active', true, 'admin')"
+    )
+    asyncio.run(execute(url, tenant.format(new_id() if "postgresql" in url else new_id().hex), model))
+    command.upgrade(config, "0002")
+    assert asyncio.run(execute(url, "SELECT time_zone FROM tenants")) == [("UTC",)]
+    assert asyncio.run(execute(url, "SELECT max_output, output_reserve FROM models")) == [(5, None)]
+    command.downgrade(config, "0001")
+    assert asyncio.run(execute(url, "SELECT tenants.slug, models.name FROM tenants, models")) == [("a", "m")]
 
 
 def test_an_empty_database_is_not_migrated_until_it_is(url: str) -> None:

@@ -24,10 +24,13 @@ async def test_an_operator_looks_after_tenants_users_keys_and_books(operator: Op
         return (done.stdout if status == 0 else done.stderr).strip()
 
     operator.migrated()
-    acme = UUID(await say("tenants", "create", "acme", "Acme Ltd"))
-    listed, user = await asyncio.gather(
-        say("tenants", "list"), say("users", "create", "alice", "--tenant", "acme", "--role", "tenant_admin")
+    acme = UUID(await say("tenants", "create", "acme", "Acme Ltd", "--time-zone", "Asia/Tokyo"))
+    listed, user, nowhere = await asyncio.gather(
+        say("tenants", "list"),
+        say("users", "create", "alice", "--tenant", "acme", "--role", "tenant_admin"),
+        say("tenants", "create", "other", "Other", "--time-zone", "Nowhere", status=1),
     )
+    assert "time_zone" in nowhere
     assert f"{acme}\tacme\tAcme Ltd" in listed.splitlines()
     assert UUID(user)
     assert await say("users", "top-up", "alice", "500", "--tenant", "acme") == "500"
@@ -44,6 +47,7 @@ async def test_an_operator_looks_after_tenants_users_keys_and_books(operator: Op
         async with client_of(gateway, credential) as http:
             me = (await http.get("/api/v1/me")).json()
             assert (me["user"]["external_id"], me["tenant"]["slug"], me["role"]) == ("alice", "acme", "tenant_admin")
+            assert me["tenant"]["time_zone"] == "Asia/Tokyo"
             assert (await http.get("/api/v1/users/me/tokens")).json()["balance"] == 300
     assert await say("ledger", "verify") == "The books are right."
 

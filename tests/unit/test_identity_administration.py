@@ -24,8 +24,11 @@ def scene() -> Scene:
 
 async def test_a_platform_admin_makes_changes_and_lists_tenants(scene: Scene) -> None:
     made = await scene.create_tenant(scene.root)
-    changed = await scene.update_tenant(scene.root, made.id, {"name": "Newer", "disabled": True})
-    assert (changed.name, changed.disabled, changed.slug) == ("Newer", True, "new")
+    changed = await scene.update_tenant(
+        scene.root, made.id, {"name": "Newer", "disabled": True, "time_zone": "Asia/Tokyo"}
+    )
+    assert (changed.name, changed.disabled, changed.time_zone, changed.slug) == ("Newer", True, "Asia/Tokyo", "new")
+    assert made.time_zone == "UTC"
     assert scene.store.tenants[made.id] == changed
     assert await tenants.get_tenant(scene.principal(scene.root), made.id, open_uow=scene.open_uow) == changed
     listed = await tenants.list_tenants(scene.principal(scene.root), PAGE, open_uow=scene.open_uow)
@@ -80,6 +83,8 @@ async def test_only_platform_admins_make_and_change_tenants(scene: Scene) -> Non
         ({"name": None}, InvalidRequest),
         ({"disabled": None}, InvalidRequest),
         ({"disabled": True}, Conflict),
+        ({"time_zone": None}, InvalidRequest),
+        ({"time_zone": "Europe/Nowhere"}, InvalidRequest),
     ],
 )
 async def test_bad_changes_of_a_tenant_are_refused(

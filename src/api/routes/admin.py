@@ -49,7 +49,9 @@ async def create_tenant(
     body: TenantBody, principal: PlatformAdminDep, gateway: GatewayDep, request_id: RequestId
 ) -> Response:
     """A new tenant."""
-    tenant = await tenants.create_tenant(principal, body.slug, body.name, **_changing(gateway, request_id))
+    tenant = await tenants.create_tenant(
+        principal, body.slug, body.name, body.time_zone, **_changing(gateway, request_id)
+    )
     gateway.authenticator.forget(tenant_id=tenant.id)
     return answer(tenant_shape(tenant), 201)
 
@@ -71,7 +73,7 @@ async def get_tenant(tenant_id: str, principal: AdminDep, gateway: GatewayDep) -
 async def update_tenant(
     tenant_id: str, body: TenantChanges, principal: PlatformAdminDep, gateway: GatewayDep, request_id: RequestId
 ) -> Response:
-    """Rename or disable a tenant."""
+    """Rename or disable a tenant, or move it to another time zone."""
     found = TenantId(path_id(tenant_id, "tenant"))
     tenant = await tenants.update_tenant(principal, found, body.changes(), **_changing(gateway, request_id))
     gateway.authenticator.forget(tenant_id=tenant.id)

@@ -53,6 +53,7 @@ class TenantBody(Body):
 
     slug: Text
     name: Text
+    time_zone: Text = "UTC"
 
 
 class TenantChanges(Body):
@@ -60,6 +61,7 @@ class TenantChanges(Body):
 
     name: Text | None = None
     disabled: StrictBool | None = None
+    time_zone: Text | None = None
 
 
 class UserBody(Body):
@@ -97,6 +99,7 @@ def tenant_shape(tenant: Tenant) -> dict[str, Any]:
         "id": tenant.id,
         "slug": tenant.slug,
         "name": tenant.name,
+        "time_zone": tenant.time_zone,
         "disabled": tenant.disabled,
         "created_at": tenant.created_at,
     }

@@ -115,13 +115,18 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A row of the catalog. `name` is what clients call it, `upstream` what its provider does."""
+    """A row of the catalog. `name` is what clients call it, `upstream` what its provider does.
+
+    `output_reserve`: output tokens that a call without a maximum of its own holds (and is capped at), and the step in
+    which long streams extend their hold; None: the model's maximum at once.
+    """
 
     name: str
     provider: str
     upstream: str
     context_window: int
     max_output: int
+    output_reserve: int | None = None
     prices: tuple[Price, ...] = ()
     capabilities: Capabilities = field(default_factory=Capabilities)
     lifecycle: Lifecycle = Lifecycle.ACTIVE

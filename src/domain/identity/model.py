@@ -28,13 +28,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """An isolated customer."""
+    """An isolated customer. In `time_zone` (an IANA name) the days and months of its quotas begin."""
 
     id: TenantId
     slug: str
     name: str
     created_at: datetime
     disabled: bool = False
+    time_zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,18 +12,32 @@ from src.shared.clock import Clock
 from src.shared.errors import Conflict
 from src.shared.ids import new_id
 from src.shared.pages import Page, PageRequest
+from src.shared.time_zones import zone_of
 
-_TENANT_FIELDS = frozenset({"name", "disabled"})
+_TENANT_FIELDS = frozenset({"name", "disabled", "time_zone"})
 
 
 async def create_tenant(
-    principal: Principal, slug: str, name: str, *, open_uow: OpenUnitOfWork, clock: Clock, request_id: str | None = None
+    principal: Principal,
+    slug: str,
+    name: str,
+    time_zone: str = "UTC",
+    *,
+    open_uow: OpenUnitOfWork,
+    clock: Clock,
+    request_id: str | None = None,
 ) -> Tenant:
     """A new, empty tenant. Raises NotAllowed, InvalidRequest, Conflict when the slug is taken."""
     principal.require_platform_admin()
     require_unscoped(principal)
     now = clock()
-    tenant = Tenant(id=TenantId(new_id()), slug=slug_of(slug), name=name_of(name, "name"), created_at=now)
+    tenant = Tenant(
+        id=TenantId(new_id()),
+        slug=slug_of(slug),
+        name=name_of(name, "name"),
+        created_at=now,
+        time_zone=zone_of(time_zone).key,
+    )
     async with open_uow(tenant.id) as uow:
         await uow.directory.add_tenant(tenant)
         event = audit_event(
@@ -33,7 +47,7 @@ async def create_tenant(
             object_id=str(tenant.id),
             now=now,
             request_id=request_id,
-            details={"slug": slug, "name": name},
+            details={"slug": slug, "name": name, "time_zone": time_zone},
             tenant_id=tenant.id,
         )
         await uow.audit.record(event)
@@ -66,7 +80,10 @@ async def update_tenant(
     clock: Clock,
     request_id: str | None = None,
 ) -> Tenant:
-    """Change `name` or `disabled`, leave the rest. Raises NotAllowed, NotFound, InvalidRequest, Conflict."""
+    """Change `name`, `disabled` or `time_zone`, leave the rest.
+
+    Raises NotAllowed, NotFound, InvalidRequest, Conflict.
+    """
     principal.require_platform_admin()
     require_unscoped(principal)
     check_fields(changes, _TENANT_FIELDS)
@@ -74,6 +91,8 @@ async def update_tenant(
         raise Conflict("You cannot disable your own tenant.")
     if "name" in changes:
         name_of(changes["name"] or "", "name")
+    if "time_zone" in changes:
+        zone_of(changes["time_zone"])
     async with open_uow(tenant_id) as uow:
         tenant = replace(existing(await uow.directory.tenant(tenant_id), "tenant"), **changes)
         await uow.directory.update_tenant(tenant)
