@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, StrictBool, ValidationError, field_validator
+from pydantic import Field, StrictBool, ValidationError, ValidationInfo, field_validator
 
 from src.api.body import Body
 from src.api.moments import DayOrMoment
@@ -102,11 +102,19 @@ class ModelBody(Body):
     upstream: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     context_window: Tokens
     max_output: Tokens
+    output_reserve: Tokens | None = None
     price: list[PriceBody] = Field(default_factory=list, max_length=100)
     capabilities: CapabilitiesBody = CapabilitiesBody()
     lifecycle: Lifecycle = Lifecycle.ACTIVE
     replacement: Name | None = None
     enabled: StrictBool = True
+
+    @field_validator("output_reserve")
+    @classmethod
+    def _within_max_output(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value > info.data.get("max_output", value):
+            raise ValueError("is more than max_output")
+        return value
 
     @field_validator("price", mode="before")
     @classmethod
@@ -129,6 +137,7 @@ class ModelBody(Body):
             upstream=self.upstream or self.name,
             context_window=self.context_window,
             max_output=self.max_output,
+            output_reserve=self.output_reserve,
             prices=tuple(price.to_domain() for price in self.price),
             capabilities=Capabilities(**self.capabilities.model_dump()),
             lifecycle=self.lifecycle,

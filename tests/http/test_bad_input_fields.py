@@ -14,6 +14,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NO_TEXT: tuple[Any, ...] = (5, 1.5, True, [], {}, ["x"])
 NO_FLAG: tuple[Any, ...] = ("true", "yes", 1, 0, 1.0, [], {})
+NO_ZONE: tuple[Any, ...] = (
+    *NO_TEXT,
+    None,
+    "",
+    "utc",
+    "Europe/Nowhere",
+    "Europe",
+    "../UTC",
+    "/etc/localtime",
+    "x" * 201,
+)
 NO_COUNT: tuple[Any, ...] = ("5", 1.5, True, [], {}, 0, -1, 10**30, 1e308, 2**64)
 NO_NUMBER: tuple[Any, ...] = ("0.5", True, [], {}, -3, 10**30, 1e308, 2**64)
 NO_OBJECT: tuple[Any, ...] = (5, "x", True, [], [{}])
@@ -89,9 +100,13 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
         {
             "slug": (*NO_NAME, None, "A", "a b", "a/b", "-a", "ä", "a\n", "01a1fd81-a49e-7121-a80f-58f0768bddde"),
             "name": (*NO_NAME, None, " ", "a\nb"),
+            "time_zone": NO_ZONE,
         },
     ),
-    ("PATCH", "/api/v1/admin/tenants/{tenant_id}"): ({}, {"name": (*NO_NAME, None, " "), "disabled": (*NO_FLAG, None)}),
+    ("PATCH", "/api/v1/admin/tenants/{tenant_id}"): (
+        {},
+        {"name": (*NO_NAME, None, " "), "disabled": (*NO_FLAG, None), "time_zone": NO_ZONE},
+    ),
     ("POST", "/api/v1/admin/users"): (
         {"external_id": "zoe"},
         {
@@ -139,6 +154,7 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
             "upstream": NO_NAME,
             "context_window": (*NO_COUNT, None),
             "max_output": (*NO_COUNT, None),
+            "output_reserve": (*NO_COUNT, MODEL["max_output"] + 1),
             "price": (5, "x", True, [5], [{}], {"input": 1}, {**FREE, "colour": 1}, [FREE] * 2),
             "capabilities": (*NO_OBJECT, {"sampling": 1}, {"flying": True}),
             "lifecycle": (*NO_TEXT, "dead", None),

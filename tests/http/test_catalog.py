@@ -90,6 +90,18 @@ async def test_lists_of_models_speak_the_callers_dialect(gateway: RunningGateway
     assert check_error(unknown, 404, "anthropic")["type"] == "not_found_error"
 
 
+async def test_a_models_output_reserve_is_kept_shown_and_taken_away(gateway: RunningGateway) -> None:
+    body = model_body(max_output=1000, output_reserve=1000)
+    name = (await put(gateway, "/models", body))["name"]
+    for reserve in (1000, 1, None):
+        assert (await put(gateway, "/models", {**body, "output_reserve": reserve}))["output_reserve"] == reserve
+        assert (await gateway.http.get(f"/api/v1/models/{name}")).json()["output_reserve"] == reserve
+        rows = (await gateway.http.get("/api/v1/admin/models")).json()["data"]
+        assert [row["output_reserve"] for row in rows if row["name"] == name] == [reserve]
+    too_much = await gateway.http.post("/api/v1/admin/models", json={**body, "output_reserve": 1001})
+    assert check_error(too_much, 422)["param"] == "output_reserve"
+
+
 async def test_names_with_slashes_are_found(gateway: RunningGateway) -> None:
     name = f"org/{uuid4().hex[:8]}:free"
     await put(gateway, "/models", model_body(name=name))

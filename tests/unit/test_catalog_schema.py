@@ -77,6 +77,13 @@ def test_what_is_left_out_has_sensible_values(read) -> None:
     (model,) = read(f"models: [{{{MODEL}}}]").models
     assert (model.upstream, model.prices, model.capabilities) == ("fast", (), Capabilities())
     assert (model.lifecycle, model.replacement, model.enabled) == (Lifecycle.ACTIVE, None, True)
+    assert model.output_reserve is None
+
+
+@pytest.mark.parametrize("reserve", [1, 100])
+def test_an_output_reserve_is_at_most_the_models_maximum(read, reserve: int) -> None:
+    (model,) = read(f"models: [{{{MODEL}, output_reserve: {reserve}}}]").models
+    assert model.output_reserve == reserve
 
 
 def test_prices_may_be_dated_and_tiered(read) -> None:
@@ -113,6 +120,8 @@ def test_prices_may_be_dated_and_tiered(read) -> None:
         ("models: [{name: ' fast', provider: openai, context_window: 1, max_output: 1}]", "models.0.name"),
         ("models: [{name: fast, provider: openai, context_window: 0, max_output: 1}]", "models.0.context_window"),
         ("models: [{name: fast, provider: openai, context_window: 1, max_output: 1.5}]", "models.0.max_output"),
+        (f"models: [{{{MODEL}, output_reserve: 0}}]", "models.0.output_reserve"),
+        (f"models: [{{{MODEL}, output_reserve: 101}}]", "models.0.output_reserve"),
         ("providers: [{name: x, kind: telepathy}]", "providers.0.kind"),
         ("providers: [{name: x, kind: openai, base_url: 'file:///etc/passwd'}]", "providers.0.base_url"),
         ("providers: [{name: x, kind: openai, api_key_env: GATEWAY_JWT_SECRET}]", "providers.0.api_key_env"),

@@ -76,6 +76,7 @@ def _native(name: str, gateway: Gateway) -> dict[str, Any]:
         "upstream": model.upstream,
         "context_window": model.context_window,
         "max_output": model.max_output,
+        "output_reserve": model.output_reserve,
         "price": _price(model.price_at(gateway.clock())),
         "capabilities": {
             "sampling": model.capabilities.sampling,
