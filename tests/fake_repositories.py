@@ -1,6 +1,6 @@
 """Repositories in memory."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, TypeVar
@@ -10,8 +10,9 @@ from src.domain.catalog.model import Catalog, Chain, Model, Price, Provider
 from src.domain.dialogs.model import Dialog, DialogId, DialogKind, Exchange, Message, MessageId, MessageRole
 from src.domain.identity.model import ApiKey, ApiKeyId, Session, Tenant, TenantId, User, UserId
 from src.domain.identity.ports import AuditEvent
-from src.domain.ledger.model import Account, Adjustment, Entry, Scope
+from src.domain.ledger.model import Account, Entry, QuotaId, Scope
 from src.domain.ledger.ports import UsageRow
+from src.domain.ledger.quotas import Adjustment, LimitChange, Quota, QuotaChange
 from src.shared.errors import Conflict, NotFound
 from src.shared.pages import Page, PageRequest
 from tests.fake_store import Store, page_of
@@ -283,20 +284,48 @@ class FakeDialogs:
 class FakeAccounts:
     store: Store
     tenant_id: TenantId
-    apply: Callable[[Adjustment], Account]
+    apply: Callable[[QuotaChange], Account]
 
-    async def of_scope(self, scope: Scope, scope_id: UUID) -> list[Account]:
-        rows = self.store.accounts.values()
-        return [row for row in rows if (row.tenant_id, row.scope, row.scope_id) == (self.tenant_id, scope, scope_id)]
+    async def quotas(
+        self, page: PageRequest, *, scope: Scope | None = None, scope_id: UUID | None = None
+    ) -> Page[Quota]:
+        mine = (quota for quota in self.store.quotas.values() if quota.key.tenant_id == self.tenant_id)
+        rows = (q for q in mine if scope in (None, q.key.scope) and scope_id in (None, q.key.scope_id))
+        return page_of(rows, page)
+
+    async def quota(self, quota_id: QuotaId) -> Quota | None:
+        quota = self.store.quotas.get(quota_id)
+        return quota if quota is not None and quota.key.tenant_id == self.tenant_id else None
+
+    async def quotas_of(self, scopes: Sequence[tuple[Scope, UUID]]) -> list[Quota]:
+        mine = (quota for quota in self.store.quotas.values() if quota.key.tenant_id == self.tenant_id)
+        return sorted((q for q in mine if (q.key.scope, q.key.scope_id) in scopes), key=lambda quota: quota.id)
+
+    async def accounts_of(self, quota_ids: Sequence[QuotaId], periods: Sequence[str]) -> list[Account]:
+        rows = (row for row in self.store.accounts.values() if row.tenant_id == self.tenant_id)
+        return [row for row in rows if row.quota_id in quota_ids and row.period in periods]
+
+    async def set_limit(self, change: LimitChange) -> Account:
+        return self._applied(change)
 
     async def adjust(self, adjustment: Adjustment) -> Account:
-        if adjustment.tenant_id != self.tenant_id:
-            raise NotFound("No such tenant.")
-        return self.apply(adjustment)
+        return self._applied(adjustment)
 
-    async def entries(self, scope: Scope, scope_id: UUID, page: PageRequest) -> Page[Entry]:
-        mine = {account.id for account in await self.of_scope(scope, scope_id)}
-        rows = (entry for entry in self.store.entries.values() if entry.account_id in mine)
+    def _applied(self, change: QuotaChange) -> Account:
+        if change.key.tenant_id != self.tenant_id:
+            raise NotFound("No such tenant.")
+        return self.apply(change)
+
+    async def remove_quota(self, quota_id: QuotaId, at: datetime) -> bool:
+        if await self.quota(quota_id) is None:
+            return False
+        del self.store.quotas[quota_id]
+        return True
+
+    async def entries(self, page: PageRequest, *, scope_id: UUID, quota_id: QuotaId | None = None) -> Page[Entry]:
+        own = {row.id for row in self.store.accounts.values() if quota_id in (None, row.quota_id)}
+        mine = (each for each in self.store.entries.values() if each.tenant_id == self.tenant_id)
+        rows = (entry for entry in mine if entry.scope_id == scope_id and entry.account_id in own)
         return page_of(rows, page, newest_first=True)
 
     async def tokens_used(self, user_id: UserId) -> int:

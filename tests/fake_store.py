@@ -9,7 +9,8 @@ from src.domain.catalog.model import Chain, Model, Provider
 from src.domain.dialogs.model import Dialog, DialogId, Message, MessageId
 from src.domain.identity.model import ApiKey, ApiKeyId, Session, Tenant, TenantId, User, UserId
 from src.domain.identity.ports import AuditEvent
-from src.domain.ledger.model import Account, AccountId, Entry, Hold, HoldId, UsageRecord
+from src.domain.ledger.model import Account, AccountId, Entry, Hold, HoldId, QuotaId, UsageRecord
+from src.domain.ledger.quotas import Quota
 from src.shared.pages import Page, PageRequest
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Store:
     dialogs: dict[DialogId, Dialog] = field(default_factory=dict)
     messages: dict[MessageId, Message] = field(default_factory=dict)
     message_holds: dict[MessageId, HoldId] = field(default_factory=dict)
+    quotas: dict[QuotaId, Quota] = field(default_factory=dict)
     accounts: dict[AccountId, Account] = field(default_factory=dict)
     holds: dict[HoldId, Hold] = field(default_factory=dict)
     entries: dict[UUID, Entry] = field(default_factory=dict)

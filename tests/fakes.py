@@ -8,26 +8,33 @@ from dataclasses import replace
 from typing import Self
 from uuid import UUID
 
-from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
+from src.domain.dialogs.model import AnswerEnded, AnswerNoted, MessagesAdded, MessageStatus
 from src.domain.identity.model import TenantId
 from src.domain.ledger.book import Book
 from src.domain.ledger.model import (
     Account,
-    Adjustment,
+    AccountId,
     Closed,
     Closing,
+    Entry,
     EntryKind,
     Hold,
     HoldId,
     HoldRequest,
     HoldState,
+    QuotaId,
     Record,
+    Renewal,
     UsageRecord,
+    Window,
 )
+from src.domain.ledger.periods import period_of
 from src.domain.ledger.ports import Discrepancy
+from src.domain.ledger.quotas import LimitChange, Quota, QuotaChange, untouched
 from src.domain.unit_of_work import UnitOfWork
 from src.shared.clock import Clock, utc_now
 from src.shared.errors import NotFound
+from src.shared.ids import new_id
 from tests.fake_repositories import FakeAccounts, FakeAuditLog, FakeCatalog, FakeDialogs, FakeDirectory, FakeIdentity
 from tests.fake_store import Store
 
@@ -47,18 +54,30 @@ class FakeLedger:
     async def open(self, request: HoldRequest, records: Sequence[Record] = ()) -> Hold:
         await asyncio.sleep(0)
         self._check(records)
+        self._begin_periods(request)
         book = self._book()
         hold = book.open(request)
         self._write(book, records, hold.id)
         return hold
 
+    async def renew(self, renewal: Renewal, records: Sequence[Record] = ()) -> Hold:
+        await asyncio.sleep(0)
+        book = self._book()
+        renewed = book.renew(renewal)
+        self._write(book, records, None)
+        return renewed
+
     async def close(self, closing: Closing, records: Sequence[Record] = ()) -> Closed:
         await asyncio.sleep(0)
         book = self._book()
+        before = self._store.holds.get(closing.hold.id)
         closed = book.close(closing)
         self._write(book, records, None)
+        noted = before.noted if before is not None and closing.state is HoldState.EXPIRED else None
+        if noted is not None:
+            self._store.usage[noted.id] = noted
         if closing.state is not HoldState.SETTLED:
-            self._fail_unfinished(closing)
+            self._end_unfinished(closing, noted)
         return closed
 
     async def record(self, records: Sequence[Record]) -> None:
@@ -66,14 +85,59 @@ class FakeLedger:
         self._check(records)
         self._write(self._book(), records, None)
 
-    def adjust(self, adjustment: Adjustment) -> Account:
+    def change(self, change: QuotaChange) -> Account:
+        """A top-up, a deduction or a new limit."""
         book = self._book()
-        account = book.adjust(adjustment)
+        is_limit = isinstance(change, LimitChange)
+        quota = self.put_quota(change, make=is_limit or (change.key.window is Window.NONE and change.amount >= 0))
+        if quota is not None and not any(
+            (row.quota_id, row.period) == (quota.id, change.period) for row in self._rows()
+        ):
+            book = Book([*self._rows(), self._new_account(quota, change.period, 0)], self._store.holds.values())
+        account = book.set_limit(change) if is_limit else book.adjust(change)
         self._write(book, (), None)
         return account
 
+    def put_quota(self, change: QuotaChange, *, make: bool) -> Quota | None:
+        """The quota of the change, with its new limit."""
+        quotas = self._store.quotas
+        quota = next((quota for quota in quotas.values() if quota.key == change.key), None)
+        if quota is None and not make:
+            if change.key.window is Window.NONE:
+                return None
+            raise NotFound("There is no such quota.")
+        if quota is None:
+            quota = Quota(id=QuotaId(new_id()), key=change.key, limit=None, created_at=change.at, updated_at=change.at)
+        if isinstance(change, LimitChange) and change.key.window is not Window.NONE:
+            quota = replace(quota, limit=change.limit, updated_at=change.at)
+        quotas[quota.id] = quota
+        return quota
+
+    def _begin_periods(self, request: HoldRequest) -> None:
+        """Make the accounts that a call is the first to need."""
+        had = {(account.quota_id, account.period) for account in self._rows()}
+        for quota in self._store.quotas.values():
+            key = quota.key
+            period = period_of(key.window, request.at, request.time_zone)
+            if (key.scope, key.scope_id) in request.scopes and (quota.id, period) not in had:
+                account = self._new_account(quota, period, quota.limit or 0)
+                self._store.accounts[account.id] = account
+                if account.balance:
+                    entry = _limit_entry(account, request)
+                    self._store.entries[entry.id] = entry
+
+    def _new_account(self, quota: Quota, period: str, balance: int) -> Account:
+        return replace(untouched(quota, period), id=AccountId(new_id()), balance=balance)
+
+    def _rows(self) -> list[Account]:
+        """The accounts, those of removed quotas marked."""
+        return [
+            replace(account, removed=account.quota_id not in self._store.quotas)
+            for account in self._store.accounts.values()
+        ]
+
     def _book(self) -> Book:
-        return Book(self._store.accounts.values(), {hold.id: hold.state for hold in self._store.holds.values()})
+        return Book(self._rows(), self._store.holds.values())
 
     def _check(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -87,6 +151,7 @@ class FakeLedger:
         store = self._store
         store.accounts.update((account_id, book.account(account_id)) for account_id in book.created | book.changed)
         store.holds.update((hold.id, hold) for hold in book.opened)
+        store.holds.update(book.renewed)
         store.entries.update((entry.id, entry) for entry in book.entries)
         for closing in book.closed:
             store.holds[closing.hold.id] = replace(store.holds[closing.hold.id], state=closing.state)
@@ -103,6 +168,10 @@ class FakeLedger:
                     store.messages[message.id] = message
                     if hold_id is not None and message.status is MessageStatus.IN_PROGRESS:
                         store.message_holds[message.id] = hold_id
+            case AnswerNoted():
+                message = store.messages.get(record.message_id)
+                if message is not None and message.status is MessageStatus.IN_PROGRESS:
+                    store.messages[record.message_id] = replace(message, content=record.content)
             case AnswerEnded():
                 answer = record.answer
                 if answer.id in store.messages:
@@ -112,14 +181,34 @@ class FakeLedger:
                     at = answer.completed_at or answer.created_at
                     store.dialogs[answer.dialog_id] = replace(dialog, head_id=answer.id, updated_at=at)
 
-    def _fail_unfinished(self, closing: Closing) -> None:
+    def _end_unfinished(self, closing: Closing, noted: UsageRecord | None) -> None:
         for message_id, hold_id in self._store.message_holds.items():
             message = self._store.messages.get(message_id)
             if hold_id == closing.hold.id and message is not None and message.status is MessageStatus.IN_PROGRESS:
                 lost = {"code": "interrupted", "message": "The gateway stopped before this answer was finished."}
-                self._store.messages[message_id] = replace(
-                    message, status=MessageStatus.FAILED, error=lost, completed_at=closing.at
-                )
+                ended = replace(message, status=MessageStatus.FAILED, error=lost, completed_at=closing.at)
+                if noted is not None:
+                    ended = replace(
+                        ended,
+                        status=MessageStatus.INTERRUPTED,
+                        model=noted.model,
+                        usage=noted.usage,
+                        cost_micro_usd=noted.cost_micro_usd,
+                    )
+                self._store.messages[message_id] = ended
+
+
+def _limit_entry(account: Account, request: HoldRequest) -> Entry:
+    return Entry(
+        id=new_id(),
+        tenant_id=account.tenant_id,
+        scope_id=account.scope_id,
+        account_id=account.id,
+        unit=account.unit,
+        amount=account.balance,
+        kind=EntryKind.LIMIT,
+        created_at=request.at,
+    )
 
 
 class FakeAuditor:
@@ -138,12 +227,13 @@ class FakeAuditor:
         found = []
         for account in self._store.accounts.values():
             own = [entry for entry in self._store.entries.values() if entry.account_id == account.id]
+            lowered = sum(entry.amount for entry in own if entry.kind is EntryKind.LIMIT and entry.amount < 0)
             spent = -sum(entry.amount for entry in own if entry.kind in CHARGES)
             for law, expected, actual in (
                 ("balance", sum(entry.amount for entry in own), account.balance),
                 ("spent", spent, account.spent),
                 ("held", held[account.id], account.held),
-                ("negative", min(0, account.available), 0),
+                ("overspent", min(0, account.available - lowered), 0),
             ):
                 if expected != actual:
                     found.append(Discrepancy(law=law, subject=str(account.id), expected=expected, found=actual))
@@ -178,7 +268,7 @@ class FakeUnitOfWork:
 
     @property
     def accounts(self) -> FakeAccounts:
-        return FakeAccounts(self._store, self._tenant, FakeLedger(self._store).adjust)
+        return FakeAccounts(self._store, self._tenant, FakeLedger(self._store).change)
 
     @property
     def _tenant(self) -> TenantId:

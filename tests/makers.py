@@ -9,7 +9,6 @@ from src.domain.catalog.model import Usage
 from src.domain.dialogs.model import Dialog, DialogId, Message, MessageId, MessageRole, MessageStatus
 from src.domain.identity.model import ApiKey, ApiKeyId, Role, Session, Tenant, TenantId, User, UserId
 from src.domain.ledger.model import (
-    Adjustment,
     Attempt,
     CallStatus,
     Closing,
@@ -21,7 +20,10 @@ from src.domain.ledger.model import (
     Scope,
     Unit,
     UsageRecord,
+    Window,
 )
+from src.domain.ledger.periods import period_of
+from src.domain.ledger.quotas import Adjustment, LimitChange, QuotaKey
 from src.shared.ids import new_id
 from src.shared.money import MicroDollars
 
@@ -102,9 +104,25 @@ def make_answer(question: Message, **given: Any) -> Message:
     return Message(**{**base, **given})
 
 
-def make_top_up(user: User, amount: int, **given: Any) -> Adjustment:
+def make_quota_key(user: User, **given: Any) -> QuotaKey:
+    """A user's prepaid tokens."""
     base = {"tenant_id": user.tenant_id, "scope": Scope.USER, "scope_id": user.id, "unit": Unit.TOKENS}
-    return Adjustment(**{**base, "amount": amount, "at": NOW, **given})
+    return QuotaKey(**{**base, **given})
+
+
+_OF_THE_KEY = ("scope", "scope_id", "unit", "window", "model")
+
+
+def make_top_up(user: User, amount: int, **given: Any) -> Adjustment:
+    named = {name: given.pop(name) for name in _OF_THE_KEY if name in given}
+    return Adjustment(**{"key": make_quota_key(user, **named), "amount": amount, "at": NOW, **given})
+
+
+def make_limit(user: User, limit: int, **given: Any) -> LimitChange:
+    """A limit per day, in force on the day of NOW."""
+    named = {"window": Window.DAY} | {name: given.pop(name) for name in _OF_THE_KEY if name in given}
+    key = make_quota_key(user, **named)
+    return LimitChange(**{"key": key, "limit": limit, "at": NOW, "period": period_of(key.window, NOW, "UTC"), **given})
 
 
 def make_hold_request(user: User, **given: Any) -> HoldRequest:
@@ -115,6 +133,7 @@ def make_hold_request(user: User, **given: Any) -> HoldRequest:
         "user_id": user.id,
         "api_key_id": None,
         "model": "fast",
+        "models": ("fast",),
         "request_id": f"req-{new_id().hex}",
         "demand": Demand(prompt_tokens=10, output_tokens=90, least_output_tokens=90),
         "at": NOW,
@@ -131,7 +150,7 @@ def make_closing(hold: Hold, **given: Any) -> Closing:
 
 def make_usage_record(hold: Hold, **given: Any) -> UsageRecord:
     base = {
-        "id": new_id(),
+        "id": hold.id,
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
         "api_key_id": hold.api_key_id,

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from src.data.engine import reading
-from src.data.ledger_store import load_holds
+from src.data.ledger_store import read_holds
 from src.data.ledger_tables import accounts, entries, hold_lines, holds
 from src.domain.ledger.model import Closing, EntryKind, HoldState
 from src.domain.ledger.ports import Discrepancy, Ledger
@@ -36,15 +36,15 @@ class SqlAuditor:
     async def close_expired(self, limit: int = 500) -> int:
         now = self._clock()
         async with reading(self._engine) as connection:
-            expired = (
+            overdue = (
                 select(holds.c.id)
                 .where(holds.c.state == HoldState.OPEN, holds.c.expires_at <= now)
                 .order_by(holds.c.expires_at)
                 .limit(limit)
             )
-            ids = (await connection.execute(expired)).scalars().all()
-            found = await load_holds(connection, ids)
-        closings = [Closing(hold=hold, state=HoldState.EXPIRED, at=now) for hold in found]
+            ids = (await connection.execute(overdue)).scalars().all()
+            expired = await read_holds(connection, ids, lock=False)
+        closings = [Closing(hold=hold, state=HoldState.EXPIRED, at=now) for hold in expired]
         results = await asyncio.gather(*map(self._ledger.close, closings), return_exceptions=True)
         return sum(not isinstance(result, BaseException) for result in results)
 
@@ -67,17 +67,29 @@ def _laws() -> dict[str, Select[Any]]:
         "balance is the sum of entries": _unequal(booked, accounts.c.balance),
         "spent is the sum of charges": _unequal(charged, accounts.c.spent),
         "held is the sum of open holds": _unequal(held, accounts.c.held),
-        "held is within the balance": select(accounts.c.id, accounts.c.balance, accounts.c.held).where(
-            accounts.c.held > accounts.c.balance
-        ),
+        "nothing is spent or held above the limit": _overspent(),
         "nothing is negative": select(accounts.c.id, literal(0), accounts.c.held).where(
-            (accounts.c.held < 0) | (accounts.c.balance < 0) | (accounts.c.spent < 0)
+            (accounts.c.held < 0) | (accounts.c.spent < 0)
         ),
         "a hold charges an account once": select(entries.c.hold_id, literal(1), func.count())
         .where(entries.c.kind.in_(CHARGES))
         .group_by(entries.c.hold_id, entries.c.account_id)
         .having(func.count() > 1),
     }
+
+
+def _overspent() -> Select[Any]:
+    """Below zero only by as much as administrators lowered limits."""
+    lowered = _sum_of_entries(
+        case(((entries.c.kind == EntryKind.LIMIT) & (entries.c.amount < 0), entries.c.amount), else_=0)
+    )
+    least = func.coalesce(lowered.c.amount, 0)
+    free = accounts.c.balance - accounts.c.held
+    return (
+        select(accounts.c.id, least, free)
+        .join_from(accounts, lowered, lowered.c.account_id == accounts.c.id, isouter=True)
+        .where(free < least)
+    )
 
 
 def _sum_of_entries(amount: ColumnElement[int]) -> Any:

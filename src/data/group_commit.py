@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from src.data.engine import writing
 from src.data.integrity import domain_error, is_transient
-from src.data.ledger_batch import Close, Open, Operation, Result, Write, apply_batch
-from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, HoldState, Record
+from src.data.ledger_batch import Close, Open, Operation, Renew, Result, Write, apply_batch
+from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, HoldState, Record, Renewal
 from src.shared.clock import Clock, utc_now
 from src.shared.errors import GatewayError, Unavailable
 
@@ -98,6 +98,11 @@ class GroupCommitLedger:
                 self._release(ticket.result.result())
             raise
         assert isinstance(hold, Hold)  # noqa: S101 - what an open gives
+        return hold
+
+    async def renew(self, renewal: Renewal, records: Sequence[Record] = ()) -> Hold:
+        hold = await self._admitted(Renew(renewal, records), self._open_patience_s).result
+        assert isinstance(hold, Hold)  # noqa: S101 - what a renewal gives
         return hold
 
     async def close(self, closing: Closing, records: Sequence[Record] = ()) -> Closed:

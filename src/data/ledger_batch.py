@@ -8,16 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from src.data.ledger_records import RecordRows
-from src.data.ledger_store import load_holds, lock_accounts, lock_holds, make_prepaid, write_back
+from src.data.ledger_store import Payer, lock_accounts, read_holds, write_back
 from src.data.ledger_tables import usage_records
 from src.data.tables import messages
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded
-from src.domain.ledger.book import Book, ScopeKey
+from src.domain.ledger.book import Book
 from src.domain.ledger.model import (
-    MAX_AMOUNT,
-    Account,
     AccountId,
-    Adjustment,
     Closed,
     Closing,
     Hold,
@@ -25,9 +22,12 @@ from src.domain.ledger.model import (
     HoldRequest,
     HoldState,
     Record,
+    Renewal,
     Unit,
     UsageRecord,
+    Window,
 )
+from src.domain.ledger.periods import period_of
 from src.shared.errors import GatewayError
 
 
@@ -48,10 +48,11 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class Adjust:
-    """Top up or deduct."""
+class Renew:
+    """Keep a hold alive, with its records."""
 
-    adjustment: Adjustment
+    renewal: Renewal
+    records: Sequence[Record] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class Write:
     records: Sequence[Record]
 
 
-Operation = Open | Close | Adjust | Write
-Result = Hold | Closed | Account | GatewayError | None
+Operation = Open | Renew | Close | Write
+Result = Hold | Closed | GatewayError | None
 
 
 async def apply_batch(
@@ -80,10 +81,10 @@ async def apply_batch(
 
 
 async def _apply(connection: AsyncConnection, operations: Sequence[Operation]) -> list[Result]:
-    await make_prepaid(connection, _top_ups(operations))
-    accounts = await lock_accounts(connection, _scopes(operations), _line_accounts(operations))
-    closings = [operation.closing for operation in operations if isinstance(operation, Close)]
-    book = Book(accounts, await lock_holds(connection, {closing.hold.id for closing in closings}))
+    """Accounts are locked before holds, everywhere."""
+    accounts, limits = await lock_accounts(connection, _payers(operations), _line_accounts(operations))
+    book = Book(accounts, await read_holds(connection, _hold_ids(operations), lock=True))
+    book.entries.extend(limits)
     rows = RecordRows()
     results = [_applied(operation, book, rows) for operation in operations]
     await write_back(connection, book)
@@ -99,57 +100,69 @@ def _applied(operation: Operation, book: Book, rows: RecordRows) -> Result:
                 hold = book.open(request)
                 rows.add(records, hold.id)
                 return hold
+            case Renew(renewal, records):
+                renewed = book.renew(renewal)
+                rows.add(records)
+                return renewed
             case Close(closing, records):
-                closed = book.close(closing)
-                rows.add(records, None)
-                if closing.state is not HoldState.SETTLED and not _ends_answer(records):
-                    rows.fail_unfinished(closing)
-                return closed
-            case Adjust(adjustment):
-                return book.adjust(adjustment)
+                return _closed(closing, records, book, rows)
             case Write(records):
-                rows.add(records, None)
+                rows.add(records)
                 return None
     except GatewayError as refusal:
         return refusal
+
+
+def _closed(closing: Closing, records: Sequence[Record], book: Book, rows: RecordRows) -> Closed:
+    before = book.hold(closing.hold.id)
+    closed = book.close(closing)
+    noted = before.noted if before is not None else None
+    if closing.state is HoldState.EXPIRED:
+        rows.end_noted(closing, noted)
+        return closed
+    is_late = before is not None and before.state is HoldState.EXPIRED
+    rows.add(records, counted=noted if is_late else None)
+    if closing.state is HoldState.RELEASED and not _ends_answer(records):
+        rows.end_noted(closing, None)
+    return closed
 
 
 def _ends_answer(records: Sequence[Record]) -> bool:
     return any(isinstance(record, AnswerEnded) for record in records)
 
 
-def _top_ups(operations: Sequence[Operation]) -> list[Adjustment]:
-    """Adjustments that need an account and cannot be refused for the lack of one."""
-    adjustments = (operation.adjustment for operation in operations if isinstance(operation, Adjust))
-    return [adjustment for adjustment in adjustments if 0 <= adjustment.amount <= MAX_AMOUNT]
+def _payers(operations: Sequence[Operation]) -> set[Payer]:
+    """The scopes that new holds are asked of, each with the day and month of the call."""
+    requests = [operation.request for operation in operations if isinstance(operation, Open)]
+    return {
+        Payer(request.tenant_id, scope, scope_id, *(_period(request, window) for window in (Window.DAY, Window.MONTH)))
+        for request in requests
+        for scope, scope_id in request.scopes
+    }
 
 
-def _scopes(operations: Sequence[Operation]) -> set[ScopeKey]:
-    scopes: set[ScopeKey] = set()
-    for operation in operations:
-        if isinstance(operation, Open):
-            request = operation.request
-            scopes.update((request.tenant_id, scope, scope_id) for scope, scope_id in request.scopes)
-        elif isinstance(operation, Adjust):
-            change = operation.adjustment
-            scopes.add((change.tenant_id, change.scope, change.scope_id))
-    return scopes
+def _period(request: HoldRequest, window: Window) -> str:
+    return period_of(window, request.at, request.time_zone)
+
+
+def _hold_ids(operations: Sequence[Operation]) -> set[HoldId]:
+    closed = {operation.closing.hold.id for operation in operations if isinstance(operation, Close)}
+    return closed | {operation.renewal.hold.id for operation in operations if isinstance(operation, Renew)}
 
 
 def _line_accounts(operations: Sequence[Operation]) -> set[AccountId]:
-    return {
-        line.account_id
-        for operation in operations
-        if isinstance(operation, Close)
-        for line in operation.closing.hold.lines
-    }
+    """The accounts of holds that are closed or grow."""
+    holds = [operation.closing.hold for operation in operations if isinstance(operation, Close)]
+    growing = [each.renewal for each in operations if isinstance(each, Renew)]
+    holds += [renewal.hold for renewal in growing if renewal.demand is not None]
+    return {line.account_id for hold in holds for line in hold.lines}
 
 
 async def _applied_before(connection: AsyncConnection, operations: Sequence[Operation]) -> dict[int, Result]:
     """What operations gave that are in the database already, by their place."""
     opens = {operation.request.id for operation in operations if isinstance(operation, Open)}
     closes = {operation.closing.hold.id for operation in operations if isinstance(operation, Close)}
-    holds = {hold.id: hold for hold in await load_holds(connection, opens | closes)}
+    holds = {hold.id: hold for hold in await read_holds(connection, opens | closes, lock=True)}
     written = await _written(connection, [each for each in operations if isinstance(each, Write)])
     done: dict[int, Result] = {}
     for index, operation in enumerate(operations):
@@ -174,7 +187,7 @@ def _lost(closing: Closing) -> dict[Unit, int]:
     """What was owed above the hold. (How little a late charge could collect is not known any more.)"""
     lost: dict[Unit, int] = {}
     for line in closing.hold.lines:
-        over = closing.amount(line.unit) - line.amount
+        over = closing.amount(line) - line.amount
         if over > 0:
             lost[line.unit] = max(lost.get(line.unit, 0), over)
     return lost

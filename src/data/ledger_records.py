@@ -11,12 +11,14 @@ from src.data.bulk import insert_rows, update_rows
 from src.data.ledger_tables import usage_days, usage_records
 from src.data.tables import dialogs, messages
 from src.data.types import storable
-from src.domain.dialogs.model import AnswerEnded, DialogId, Message, MessagesAdded, MessageStatus
+from src.domain.dialogs.model import AnswerEnded, AnswerNoted, DialogId, Message, MessagesAdded, MessageStatus
 from src.domain.identity.model import TenantId
 from src.domain.ledger.model import Closing, HoldId, Record, UsageRecord
 
 NO_KEY = UUID(int=0)
-LOST = {"code": "interrupted", "message": "The gateway stopped before this answer was finished. Nothing was charged."}
+IN_PROGRESS = "status = 'in_progress'"
+LOST = "The gateway stopped before this answer was finished. Nothing was charged."
+CHARGED = "The gateway stopped before this answer was finished. What was delivered was charged."
 
 _NEW_MESSAGE = ("id", "tenant_id", "dialog_id", "parent_id", "role", "request_id", "created_at", "hold_id")
 _OUTCOME = (
@@ -33,6 +35,16 @@ _OUTCOME = (
     "cost_micro_usd",
     "cached",
     "error",
+    "completed_at",
+)
+_CUT_OFF = (
+    "status",
+    "error",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "estimated",
+    "cost_micro_usd",
     "completed_at",
 )
 _USAGE = (
@@ -60,6 +72,7 @@ _USAGE = (
     "message_id",
     "flags",
 )
+_REPLACE_USAGE = "(id) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _USAGE[1:])
 _DAY_KEY = ("tenant_id", "user_id", "day", "model", "api_key_id")
 _DAY_SUMS = ("calls", "input_tokens", "output_tokens", "cost_micro_usd")
 _ADD_UP = f"({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
@@ -76,44 +89,57 @@ class RecordRows:
         self._messages: list[tuple[Any, ...]] = []
         self._answers: list[tuple[Any, ...]] = []
         self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
-        self._usage: list[tuple[Any, ...]] = []
+        self._usage: dict[UUID, tuple[Any, ...]] = {}
         self._days: dict[DayKey, list[int]] = {}
+        self._noted: dict[UUID, tuple[Any, ...]] = {}
         self._unfinished: list[tuple[Any, ...]] = []
 
-    def add(self, records: Sequence[Record], hold_id: HoldId | None) -> None:
-        """Records of one operation; an answer in progress remembers its hold."""
+    def add(
+        self, records: Sequence[Record], hold_id: HoldId | None = None, *, counted: UsageRecord | None = None
+    ) -> None:
+        """Records of one operation; an answer in progress remembers its hold.
+
+        `counted` is what was counted as the call's usage when its hold expired, where the call came back after that.
+        """
         for record in records:
             match record:
                 case UsageRecord():
-                    self._add_usage(record)
+                    self._add_usage(record, counted)
                 case MessagesAdded():
                     self._messages.extend(_message_row(message, hold_id) for message in record.messages)
                 case AnswerEnded():
                     self._end_answer(record)
+                case AnswerNoted():
+                    self._noted[record.message_id] = (record.tenant_id, record.message_id, storable(record.content))
                 case _:
                     raise TypeError(f"no table for {type(record).__name__}")
 
-    def fail_unfinished(self, closing: Closing) -> None:
-        """Whatever the closed hold's call left in progress has failed."""
-        self._unfinished.append((closing.hold.tenant_id, closing.hold.id, MessageStatus.FAILED, LOST, closing.at))
+    def end_noted(self, closing: Closing, noted: UsageRecord | None) -> None:
+        """End whatever the closed hold's call left in progress: interrupted where something was noted, else failed."""
+        if noted is None:
+            outcome: tuple[Any, ...] = (MessageStatus.FAILED, _lost(LOST), None, None, None, False, 0)
+        else:
+            self._add_usage(noted, None)
+            usage = noted.usage
+            told = _lost(CHARGED)
+            counts = (usage.input_tokens, usage.output_tokens, usage.estimated, noted.cost_micro_usd)
+            outcome = (MessageStatus.INTERRUPTED, told, noted.model, *counts)
+        self._unfinished.append((closing.hold.tenant_id, closing.hold.id, *outcome, closing.at))
 
     async def write(self, connection: AsyncConnection) -> None:
         """Write everything, in one order of tables and keys, so that two replicas never wait for each other in turn."""
         await insert_rows(connection, messages, _NEW_MESSAGE + _OUTCOME, self._messages)
-        await insert_rows(connection, usage_records, _USAGE, self._usage)
+        usage = list(self._usage.values())
+        await insert_rows(connection, usage_records, _USAGE, usage, on_conflict=_REPLACE_USAGE)
         days = [(*key, *sums) for key, sums in sorted(self._days.items())]
         await insert_rows(connection, usage_days, _DAY_KEY + _DAY_SUMS, days, on_conflict=_ADD_UP)
         heads = sorted(self._heads.values())
         await update_rows(connection, dialogs, ("tenant_id", "id"), ("head_id", "updated_at"), heads)
         await update_rows(connection, messages, ("tenant_id", "id"), _OUTCOME, sorted(self._answers, key=_by_id))
-        await update_rows(
-            connection,
-            messages,
-            ("tenant_id", "hold_id"),
-            ("status", "error", "completed_at"),
-            sorted(self._unfinished, key=_by_id),
-            where="status = 'in_progress'",
-        )
+        noted = sorted(self._noted.values(), key=_by_id)
+        await update_rows(connection, messages, ("tenant_id", "id"), ("content",), noted, where=IN_PROGRESS)
+        unfinished = sorted(self._unfinished, key=_by_id)
+        await update_rows(connection, messages, ("tenant_id", "hold_id"), _CUT_OFF, unfinished, where=IN_PROGRESS)
 
     def _end_answer(self, record: AnswerEnded) -> None:
         answer = record.answer
@@ -122,8 +148,14 @@ class RecordRows:
             head = (answer.tenant_id, answer.dialog_id, answer.id, answer.completed_at or answer.created_at)
             self._heads[(answer.tenant_id, answer.dialog_id)] = head
 
-    def _add_usage(self, record: UsageRecord) -> None:
-        self._usage.append(_usage_row(record))
+    def _add_usage(self, record: UsageRecord, counted: UsageRecord | None) -> None:
+        """A row, and its part of the day. What was counted already is taken back: a call has one row."""
+        self._usage[record.id] = _usage_row(record)
+        self._add_to_day(record, 1)
+        if counted is not None:
+            self._add_to_day(counted, -1)
+
+    def _add_to_day(self, record: UsageRecord, sign: int) -> None:
         key = (
             record.tenant_id,
             record.user_id,
@@ -134,7 +166,11 @@ class RecordRows:
         sums = self._days.setdefault(key, [0, 0, 0, 0])
         usage = record.usage
         for index, amount in enumerate((1, usage.input_tokens, usage.output_tokens, record.cost_micro_usd)):
-            sums[index] += amount
+            sums[index] += sign * amount
+
+
+def _lost(message: str) -> dict[str, str]:
+    return {"code": "interrupted", "message": message}
 
 
 def _by_id(row: Sequence[Any]) -> tuple[UUID, UUID]:

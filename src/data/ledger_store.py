@@ -2,46 +2,42 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Dialect, select
+from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from src.data.bulk import as_uuid, id_list, ids_sql, insert_rows, quoted, update_locked_rows
+from src.data.bulk import as_uuid, id_list, ids_sql, insert_rows, quoted, update_locked_rows, update_rows
+from src.data.ledger_noted import noted_from, noted_json
 from src.data.ledger_tables import accounts, entries, hold_lines, holds
-from src.domain.identity.model import TenantId
-from src.domain.ledger.book import Book, ScopeKey
+from src.data.types import moment_from
+from src.domain.identity.model import ApiKeyId, TenantId, UserId
+from src.domain.ledger.book import Book
 from src.domain.ledger.model import (
     Account,
     AccountId,
-    Adjustment,
     Closing,
     Entry,
+    EntryKind,
     Hold,
     HoldId,
     HoldLine,
     HoldState,
+    QuotaId,
     Scope,
     Unit,
     Window,
 )
+from src.shared.clock import utc_now
 from src.shared.ids import new_id
 
-_ACCOUNT = (
-    "id",
-    "tenant_id",
-    "scope",
-    "scope_id",
-    "unit",
-    "window",
-    "period",
-    "model",
-    "balance",
-    "held",
-    "spent",
-)
+_ACCOUNT = ("id", "tenant_id", "quota_id", "period", "balance", "held", "spent")
+_QUOTA = ("scope", "scope_id", "unit", "window", "model")
 _HOLD = (
     "id",
     "tenant_id",
@@ -53,11 +49,14 @@ _HOLD = (
     "state",
     "created_at",
     "expires_at",
+    "noted",
+    "cancel_requested",
 )
-_LINE = ("hold_id", "account_id", "tenant_id", "unit", "amount")
+_LINE = ("hold_id", "account_id", "tenant_id", "unit", "amount", "model")
 _ENTRY = (
     "id",
     "tenant_id",
+    "scope_id",
     "account_id",
     "unit",
     "amount",
@@ -71,63 +70,124 @@ _ENTRY = (
     "actor_id",
 )
 
-_OF_SCOPES_POSTGRESQL = """
-    SELECT a.id FROM unnest($2::uuid[], $3::text[], $4::uuid[]) AS wanted (tenant_id, scope, scope_id)
-    JOIN accounts a ON a.tenant_id = wanted.tenant_id AND a.scope = wanted.scope AND a.scope_id = wanted.scope_id
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """A scope that pays for calls of a certain day and month (in its tenant's time zone)."""
+
+    tenant_id: TenantId
+    scope: Scope
+    scope_id: UUID
+    day: str
+    month: str
+
+
+_PAYER_POSTGRESQL = """
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[])
+    AS given (tenant_id, scope, scope_id, day, month)
 """
-_OF_SCOPES_SQLITE = """
-    SELECT a.id FROM json_each(?) AS wanted CROSS JOIN accounts a
-    ON a.tenant_id = wanted.value ->> 0 AND a.scope = wanted.value ->> 1 AND a.scope_id = wanted.value ->> 2
+_PAYER_SQLITE = """
+    SELECT value ->> 0 AS tenant_id, value ->> 1 AS scope, value ->> 2 AS scope_id, value ->> 3 AS day,
+    value ->> 4 AS month FROM json_each(?)
 """
+_WANTED = """
+    SELECT quota.id AS quota_id,
+    CASE quota."window" WHEN 'day' THEN payer.day WHEN 'month' THEN payer.month ELSE '' END AS period
+    FROM payer CROSS JOIN quotas quota WHERE quota.tenant_id = payer.tenant_id AND quota.scope = payer.scope
+    AND quota.scope_id = payer.scope_id AND quota.removed_at IS NULL
+"""
+_ITS_ACCOUNT = "accounts account ON account.quota_id = wanted.quota_id AND account.period = wanted.period"
 
 
 async def lock_accounts(
-    connection: AsyncConnection, scopes: Collection[ScopeKey], ids: Collection[AccountId]
-) -> list[Account]:
-    """The accounts of those scopes and with those ids, locked in the order of their ids."""
-    if not scopes and not ids:
-        return []
+    connection: AsyncConnection, payers: Collection[Payer], ids: Collection[AccountId]
+) -> tuple[list[Account], list[Entry]]:
+    """The accounts of those payers and with those ids, locked in the order of their ids.
+
+    Where a period of a quota is seen for the first time, its account is made; the entries of their limits come with
+    them, to be written with everything else.
+    """
+    if not payers and not ids:
+        return [], []
+    missing, found = await _locked(connection, payers, ids)
+    if not missing:
+        return found, []
+    made = await _made(connection, payers)
+    _, found = await _locked(connection, payers, ids)
+    now = utc_now()
+    limits = [_limit_entry(account, now) for account in found if account.id in made and account.balance]
+    return found, limits
+
+
+async def _locked(
+    connection: AsyncConnection, payers: Collection[Payer], ids: Collection[AccountId]
+) -> tuple[int, list[Account]]:
+    """How many periods have no account yet, and the accounts that are there."""
     dialect = connection.dialect
-    columns = ", ".join(f"account.{name}" for name in quoted(dialect, _ACCOUNT))
-    is_postgres = dialect.name == "postgresql"
-    wanted = f"{ids_sql(dialect.name)} UNION {_OF_SCOPES_POSTGRESQL if is_postgres else _OF_SCOPES_SQLITE}"
-    sql = f"SELECT {columns} FROM accounts account WHERE account.id IN ({wanted}) ORDER BY account.id"  # noqa: S608
-    if is_postgres:
-        sql += " FOR UPDATE OF account"
-    parameters = (id_list(dialect, ids), *_scope_parameters(dialect, scopes))
-    return [_account_from(row) for row in await connection.exec_driver_sql(sql, parameters)]
+    parameters = (*_payers(dialect, payers), id_list(dialect, ids))
+    rows: list[Any] = list(await connection.exec_driver_sql(_lock_sql(dialect), parameters))
+    return rows[0][0], [_account_from(row[1:]) for row in rows if row[1] is not None]
 
 
-async def lock_holds(connection: AsyncConnection, ids: Collection[HoldId]) -> dict[HoldId, HoldState]:
-    """The states of those holds that exist, locked in the order of their ids."""
-    if not ids:
-        return {}
+@cache
+def _wanted_sql(dialect_name: str) -> str:
+    return f"""
+        WITH payer AS ({_PAYER_POSTGRESQL if dialect_name == "postgresql" else _PAYER_SQLITE}),
+        wanted AS ({_WANTED})
+    """
+
+
+def _lock_sql(dialect: Dialect) -> str:
+    """One statement; the count of missing accounts comes with every row, and alone where there is none."""
+    own = ", ".join(f"account.{name}" for name in quoted(dialect, _ACCOUNT))
+    inherited = ", ".join(f"quota.{name}" for name in quoted(dialect, _QUOTA))
+    return f"""
+        {_wanted_sql(dialect.name)},
+        locked AS (
+            SELECT {own}, {inherited}, quota.removed_at IS NOT NULL AS removed
+            FROM accounts account JOIN quotas quota ON quota.id = account.quota_id
+            WHERE account.id IN (
+                {ids_sql(dialect.name, 6)} UNION SELECT account.id FROM wanted JOIN {_ITS_ACCOUNT}
+            )
+            ORDER BY account.id {"FOR UPDATE OF account" if dialect.name == "postgresql" else ""}
+        )
+        SELECT missing.accounts, locked.* FROM (
+            SELECT count(*) AS accounts FROM wanted LEFT JOIN {_ITS_ACCOUNT} WHERE account.id IS NULL
+        ) missing LEFT JOIN locked ON true
+    """  # noqa: S608
+
+
+async def _made(connection: AsyncConnection, payers: Collection[Payer]) -> set[UUID]:
+    """Make the accounts that are missing, with their quotas' limits; whoever is first makes them, nobody fails.
+
+    The quotas are locked against a change of their limit until the accounts are there for that change to find.
+    """
     dialect = connection.dialect
-    sql = f"SELECT id, state FROM holds WHERE id IN ({ids_sql(dialect.name)}) ORDER BY id"  # noqa: S608
-    if dialect.name == "postgresql":
-        sql += " FOR UPDATE"
-    rows: Iterable[Any] = await connection.exec_driver_sql(sql, (id_list(dialect, ids),))
-    return {HoldId(as_uuid(row[0])): HoldState(row[1]) for row in rows}
-
-
-async def load_holds(connection: AsyncConnection, ids: Collection[HoldId]) -> list[Hold]:
-    """Those holds that exist, with their lines."""
-    if not ids:
-        return []
-    lines: defaultdict[UUID, list[HoldLine]] = defaultdict(list)
-    for row in await connection.execute(select(hold_lines).where(hold_lines.c.hold_id.in_(ids))):
-        lines[row.hold_id].append(HoldLine(account_id=row.account_id, unit=row.unit, amount=row.amount))
-    rows = await connection.execute(select(holds).where(holds.c.id.in_(ids)).order_by(holds.c.id))
-    return [_hold_from(row, lines[row.id]) for row in rows]
-
-
-async def make_prepaid(connection: AsyncConnection, adjustments: Iterable[Adjustment]) -> None:
-    """Empty prepaid accounts for top-ups, where there are none. Whoever is first makes them; nobody fails."""
-    rows = [
-        (new_id(), each.tenant_id, each.scope, each.scope_id, each.unit, Window.NONE, "", "", 0, 0, 0)
-        for each in adjustments
-    ]
+    sql = f"""
+        {_wanted_sql(dialect.name)}
+        SELECT quota.tenant_id, quota.id, wanted.period, quota.limit_amount
+        FROM wanted LEFT JOIN {_ITS_ACCOUNT} JOIN quotas quota ON quota.id = wanted.quota_id
+        WHERE account.id IS NULL ORDER BY quota.id {"FOR SHARE OF quota" if dialect.name == "postgresql" else ""}
+    """  # noqa: S608
+    found: Iterable[Any] = await connection.exec_driver_sql(sql, tuple(_payers(dialect, payers)))
+    rows = [(new_id(), as_uuid(row[0]), as_uuid(row[1]), row[2], row[3] or 0, 0, 0) for row in found]
     await insert_rows(connection, accounts, _ACCOUNT, rows, on_conflict="DO NOTHING")
+    return {row[0] for row in rows}
+
+
+async def read_holds(connection: AsyncConnection, ids: Collection[HoldId], *, lock: bool) -> list[Hold]:
+    """Those holds that exist, with their lines, in the order of their ids (and so locked)."""
+    if not ids:
+        return []
+    dialect = connection.dialect
+    columns = ", ".join(f"hold.{name}" for name in quoted(dialect, _HOLD))
+    sql = f"""
+        SELECT {columns}, line.account_id, line.unit, line.amount, line.model
+        FROM holds hold LEFT JOIN hold_lines line ON line.hold_id = hold.id
+        WHERE hold.id IN ({ids_sql(dialect.name)}) ORDER BY hold.id
+        {"FOR UPDATE OF hold" if lock and dialect.name == "postgresql" else ""}
+    """  # noqa: S608
+    return _holds_from(await connection.exec_driver_sql(sql, (id_list(dialect, ids),)))
 
 
 async def write_back(connection: AsyncConnection, book: Book) -> None:
@@ -140,20 +200,29 @@ async def write_back(connection: AsyncConnection, book: Book) -> None:
     await insert_rows(connection, hold_lines, _LINE, lines)
     await insert_rows(connection, entries, _ENTRY, [_entry_row(entry) for entry in book.entries])
     await update_locked_rows(connection, holds, ("state", "closed_at"), _closed_rows(book.closed))
+    await _write_renewed(connection, book)
 
 
-def _scope_parameters(dialect: Dialect, scopes: Collection[ScopeKey]) -> Sequence[Any]:
+async def _write_renewed(connection: AsyncConnection, book: Book) -> None:
+    rows = [(hold.id, hold.expires_at, hold.output_cap, noted_json(hold.noted)) for hold in book.renewed.values()]
+    await update_locked_rows(connection, holds, ("expires_at", "output_cap_tokens", "noted"), rows)
+    grown = [(hold_id, line.account_id, line.amount) for hold_id in book.grown for line in book.renewed[hold_id].lines]
+    await update_rows(connection, hold_lines, ("hold_id", "account_id"), ("amount",), grown)
+
+
+def _payers(dialect: Dialect, payers: Collection[Payer]) -> Sequence[Any]:
     if dialect.name == "postgresql":
-        ordered = list(scopes)
-        return [[key[place] for key in ordered] for place in range(3)]
-    listed = [(tenant_id.hex, scope.value, scope_id.hex) for tenant_id, scope, scope_id in scopes]
+        rows = [(each.tenant_id, each.scope.value, each.scope_id, each.day, each.month) for each in payers]
+        return [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], [], []]
+    listed = [(each.tenant_id.hex, each.scope.value, each.scope_id.hex, each.day, each.month) for each in payers]
     return (orjson.dumps(listed).decode(),)
 
 
 def _account_from(row: Any) -> Account:
-    identity, tenant_id, scope, scope_id, unit, window, period, model, balance, held, spent = row
+    identity, tenant_id, quota_id, period, balance, held, spent, scope, scope_id, unit, window, model, removed = row
     return Account(
         id=AccountId(as_uuid(identity)),
+        quota_id=QuotaId(as_uuid(quota_id)),
         tenant_id=TenantId(as_uuid(tenant_id)),
         scope=Scope(scope),
         scope_id=as_uuid(scope_id),
@@ -164,22 +233,44 @@ def _account_from(row: Any) -> Account:
         balance=balance,
         held=held,
         spent=spent,
+        removed=bool(removed),
     )
 
 
+def _holds_from(rows: Iterable[Any]) -> list[Hold]:
+    """Holds from rows of holds joined with their lines."""
+    lines: defaultdict[UUID, list[HoldLine]] = defaultdict(list)
+    heads: dict[UUID, Any] = {}
+    for row in rows:
+        hold_id = as_uuid(row[0])
+        heads[hold_id] = row
+        account_id, unit, amount, model = row[len(_HOLD) :]
+        if account_id is not None:
+            line = HoldLine(
+                account_id=AccountId(as_uuid(account_id)), unit=Unit(unit), amount=amount, model=model or None
+            )
+            lines[hold_id].append(line)
+    return [_hold_from(row, lines[hold_id]) for hold_id, row in heads.items()]
+
+
 def _hold_from(row: Any, lines: Iterable[HoldLine]) -> Hold:
+    identity, tenant_id, user_id, key_id, model, request_id, cap, state, created_at, expires_at, noted, cancel = row[
+        : len(_HOLD)
+    ]
     return Hold(
-        id=row.id,
-        tenant_id=row.tenant_id,
-        user_id=row.user_id,
-        api_key_id=row.api_key_id,
-        model=row.model,
-        request_id=row.request_id,
+        id=HoldId(as_uuid(identity)),
+        tenant_id=TenantId(as_uuid(tenant_id)),
+        user_id=UserId(as_uuid(user_id)),
+        api_key_id=None if key_id is None else ApiKeyId(as_uuid(key_id)),
+        model=model,
+        request_id=request_id,
         lines=tuple(lines),
-        output_cap=row.output_cap_tokens,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        state=row.state,
+        output_cap=cap,
+        created_at=moment_from(created_at),
+        expires_at=moment_from(expires_at),
+        state=HoldState(state),
+        noted=noted_from(noted),
+        cancel_requested=bool(cancel),
     )
 
 
@@ -195,17 +286,20 @@ def _hold_row(hold: Hold) -> tuple[Any, ...]:
         hold.state,
         hold.created_at,
         hold.expires_at,
+        noted_json(hold.noted),
+        hold.cancel_requested,
     )
 
 
 def _line_row(hold: Hold, line: HoldLine) -> tuple[Any, ...]:
-    return (hold.id, line.account_id, hold.tenant_id, line.unit, line.amount)
+    return (hold.id, line.account_id, hold.tenant_id, line.unit, line.amount, line.model or "")
 
 
 def _entry_row(entry: Entry) -> tuple[Any, ...]:
     return (
         entry.id,
         entry.tenant_id,
+        entry.scope_id,
         entry.account_id,
         entry.unit,
         entry.amount,
@@ -217,6 +311,20 @@ def _entry_row(entry: Entry) -> tuple[Any, ...]:
         entry.model,
         entry.reason,
         entry.actor_id,
+    )
+
+
+def _limit_entry(account: Account, at: datetime) -> Entry:
+    """The first line of a new period: its limit."""
+    return Entry(
+        id=new_id(),
+        tenant_id=account.tenant_id,
+        scope_id=account.scope_id,
+        account_id=account.id,
+        unit=account.unit,
+        amount=account.balance,
+        kind=EntryKind.LIMIT,
+        created_at=at,
     )
 
 

@@ -1,8 +1,8 @@
 """The tables of the ledger.
 
 Holds, lines, entries and usage have no foreign keys: they outlive dialogs and users, every check would lock a hot
-parent row, and entries and usage must be free to be partitioned by time. One code path writes them, the auditor proves
-them.
+parent row, and they must be free to be partitioned by time (their ids are UUIDv7: a range of ids is a range of time).
+One code path writes them, the auditor proves them.
 """
 
 from sqlalchemy import (
@@ -25,9 +25,9 @@ from src.data.tables import metadata
 from src.data.types import EnumText, Id, JsonValue, UtcDateTime
 from src.domain.ledger.model import CallStatus, EntryKind, HoldState, Scope, Unit, Window
 
-# `model` and `period` are "" for none, so that uniqueness sees them.
-accounts = Table(
-    "accounts",
+# `model` is "" for none, so that uniqueness sees it. `limit_amount` is NULL for a prepaid quota: its account says it.
+quotas = Table(
+    "quotas",
     metadata,
     Column("id", Id, primary_key=True),
     Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
@@ -35,16 +35,40 @@ accounts = Table(
     Column("scope_id", Id, nullable=False),
     Column("unit", EnumText(Unit), nullable=False),
     Column("window", EnumText(Window), nullable=False),
-    Column("period", String(16), nullable=False),
     Column("model", Text, nullable=False),
+    Column("limit_amount", BigInteger),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("removed_at", UtcDateTime),
+    Index(
+        "uq_quotas_in_force",
+        "tenant_id",
+        "scope",
+        "scope_id",
+        "unit",
+        "window",
+        "model",
+        unique=True,
+        postgresql_where=text("removed_at IS NULL"),
+        sqlite_where=text("removed_at IS NULL"),
+    ),
+    Index(None, "tenant_id", "id"),
+)
+
+# One row for each period of a quota ("" for a prepaid one). The balance stands in the row: no request sums entries.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
+    Column("quota_id", Id, ForeignKey("quotas.id"), nullable=False),
+    Column("period", String(16), nullable=False),
     Column("balance", BigInteger, nullable=False),
     Column("held", BigInteger, nullable=False),
     Column("spent", BigInteger, nullable=False),
-    UniqueConstraint(
-        "tenant_id", "scope", "scope_id", "unit", "window", "model", "period", name="uq_accounts_identity"
-    ),
-    CheckConstraint("balance >= 0", name="balance_not_negative"),
+    UniqueConstraint("quota_id", "period", name="uq_accounts_quota_id_period"),
     CheckConstraint("held >= 0", name="held_not_negative"),
+    CheckConstraint("spent >= 0", name="spent_not_negative"),
 )
 
 holds = Table(
@@ -61,6 +85,8 @@ holds = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
+    Column("noted", JsonValue),
+    Column("cancel_requested", Boolean, nullable=False),
     Index(
         "ix_holds_open",
         "expires_at",
@@ -77,6 +103,7 @@ hold_lines = Table(
     Column("tenant_id", Id, nullable=False),
     Column("unit", EnumText(Unit), nullable=False),
     Column("amount", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
     PrimaryKeyConstraint("hold_id", "account_id"),
 )
 
@@ -85,6 +112,7 @@ entries = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("tenant_id", Id, nullable=False),
+    Column("scope_id", Id, nullable=False),
     Column("account_id", Id, nullable=False),
     Column("unit", EnumText(Unit), nullable=False),
     Column("amount", BigInteger, nullable=False),
@@ -97,6 +125,7 @@ entries = Table(
     Column("reason", Text),
     Column("actor_id", Id),
     Index(None, "account_id", "id"),
+    Index(None, "tenant_id", "scope_id", "id"),
 )
 
 usage_records = Table(

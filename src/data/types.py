@@ -81,6 +81,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def moment_from(value: datetime | str) -> datetime:
+    """A moment as a driver returns it, past SQLAlchemy's types: text on SQLite."""
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+
+
 class EnumText(TypeDecorator[E], Generic[E]):
     """A StrEnum kept as its value: a new member needs no migration."""
 

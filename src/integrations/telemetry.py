@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from src.domain.catalog.model import Model, Provider
 from src.domain.completion.model import Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
-from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, Record, UsageRecord
+from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, Record, Renewal, UsageRecord
 from src.domain.ledger.ports import Ledger
 from src.shared.errors import QuotaExceeded
 
@@ -162,6 +162,9 @@ class ObservedLedger(Ledger):
             raise
         self._metrics.holds.labels("held").inc()
         return hold
+
+    async def renew(self, renewal: Renewal, records: Sequence[Record] = ()) -> Hold:
+        return await self._inner.renew(renewal, records)
 
     async def close(self, closing: Closing, records: Sequence[Record] = ()) -> Closed:
         closed = await self._inner.close(closing, records)

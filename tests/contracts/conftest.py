@@ -22,11 +22,12 @@ from src.data.unit_of_work import unit_of_work_opener
 from src.domain.identity.model import Tenant, User
 from src.domain.ledger.model import Account, Scope
 from src.domain.ledger.ports import Auditor, Ledger
+from src.domain.ledger.use_cases import current_accounts
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock, utc_now
 from tests.fake_store import Store
 from tests.fakes import FakeAuditor, FakeLedger, fake_unit_of_work_opener
-from tests.makers import make_tenant, make_top_up, make_user
+from tests.makers import NOW, make_tenant, make_top_up, make_user
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,7 +71,7 @@ class Backend:
         return user
 
     async def adjust(self, adjustment: Any) -> Account:
-        async with self.open_uow(adjustment.tenant_id) as uow:
+        async with self.open_uow(adjustment.key.tenant_id) as uow:
             account = await uow.accounts.adjust(adjustment)
             await uow.commit()
             return account
@@ -78,7 +79,13 @@ class Backend:
     async def account(self, user: User) -> Account:
         """The user's one account."""
         async with self.open_uow(user.tenant_id) as uow:
-            (account,) = await uow.accounts.of_scope(Scope.USER, user.id)
+            (account,) = await current_accounts(uow, [(Scope.USER, user.id)], NOW, "UTC")
+            return account
+
+    async def set_limit(self, change: Any) -> Account:
+        async with self.open_uow(change.key.tenant_id) as uow:
+            account = await uow.accounts.set_limit(change)
+            await uow.commit()
             return account
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
 from src.domain.ledger.model import MAX_AMOUNT, Demand, EntryKind, HoldState, Scope, Unit
+from src.domain.ledger.use_cases import current_accounts
 from src.shared.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from src.shared.pages import PageRequest
 from tests.contracts.conftest import Backend
@@ -28,7 +29,7 @@ from tests.makers import (
 
 async def entries_of(backend: Backend, user: Any) -> list[Any]:
     async with backend.open_uow(user.tenant_id) as uow:
-        return list((await uow.accounts.entries(Scope.USER, user.id, PageRequest(limit=100))).rows)
+        return list((await uow.accounts.entries(PageRequest(limit=100), scope_id=user.id)).rows)
 
 
 async def test_parallel_opens_admit_exactly_what_the_credit_pays_for(backend: Backend) -> None:
@@ -91,8 +92,8 @@ async def test_every_scope_and_unit_pays_its_part(backend: Backend) -> None:
     async with backend.open_uow(user.tenant_id) as uow:
         left = [
             (account.balance, account.held, account.spent)
-            for scope, scope_id in ((Scope.TENANT, user.tenant_id), (Scope.USER, user.id), (Scope.API_KEY, key.id))
-            for account in await uow.accounts.of_scope(scope, scope_id)
+            for scope in ((Scope.TENANT, user.tenant_id), (Scope.USER, user.id), (Scope.API_KEY, key.id))
+            for account in await current_accounts(uow, [scope], NOW, "UTC")
         ]
     assert left == [(960, 0, 40), (493, 0, 7), (2, 0, 1)]
 
@@ -157,7 +158,7 @@ async def test_a_late_settlement_is_charged_up_to_what_is_left(backend: Backend)
     user = await backend.rich_user(100)
     async with backend.ledger() as ledger:
         hold = await ledger.open(make_hold_request(user))
-        await ledger.close(make_closing(hold, state=HoldState.EXPIRED, tokens=0, requests=0))
+        await ledger.close(make_closing(hold, state=HoldState.EXPIRED, at=hold.expires_at))
         await backend.adjust(make_top_up(user, -75))
         closed = await ledger.close(make_closing(hold))
         assert closed.lost == {Unit.TOKENS: 15}
@@ -196,7 +197,7 @@ async def test_a_refused_deduction_makes_no_account(backend: Backend) -> None:
             await uow.accounts.adjust(make_top_up(user, -1))
         await uow.commit()
     async with backend.open_uow(user.tenant_id) as uow:
-        assert await uow.accounts.of_scope(Scope.USER, user.id) == []
+        assert await uow.accounts.quotas_of([(Scope.USER, user.id)]) == []
 
 
 async def test_held_tokens_cannot_be_deducted(backend: Backend) -> None:

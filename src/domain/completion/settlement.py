@@ -5,7 +5,6 @@ from datetime import datetime
 from src.domain.catalog.model import Model, Usage
 from src.domain.completion.model import Call, Outcome
 from src.domain.ledger.model import CallStatus, Closing, Hold, HoldState, UsageRecord
-from src.shared.ids import new_id
 
 USAGE_MISSING = "usage_missing"
 USAGE_ABSURD = "usage_absurd"
@@ -48,9 +47,9 @@ def closing_of(call: Call, hold: Hold, outcome: Outcome) -> Closing:
 
 def usage_record(call: Call, hold: Hold, outcome: Outcome, closing: Closing, started_at: datetime) -> UsageRecord:
     """The usage row of the call."""
-    over = any(closing.amount(line.unit) > line.amount for line in hold.lines)
+    over = any(closing.amount(line) > line.amount for line in hold.lines)
     return UsageRecord(
-        id=new_id(),
+        id=hold.id,
         tenant_id=hold.tenant_id,
         user_id=hold.user_id,
         api_key_id=hold.api_key_id,

@@ -125,6 +125,15 @@ class MessagesAdded(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerNoted(Record):
+    """As much of an answer in progress as there is."""
+
+    tenant_id: TenantId
+    message_id: MessageId
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerEnded(Record):
     """An answer that was in progress has ended; where it can be built upon it becomes the dialog's head."""
 

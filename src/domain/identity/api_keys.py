@@ -186,7 +186,7 @@ async def _require_no_broader(
     if own.expires_at is not None and (expires_at is None or expires_at > own.expires_at):
         raise NotAllowed("This API key expires; it reaches only keys that expire no later.")
     async with open_uow(principal.tenant_id) as uow:
-        quotas = await uow.accounts.of_scope(Scope.API_KEY, own.id)
+        quotas = await uow.accounts.quotas_of([(Scope.API_KEY, own.id)])
     if quotas:
         # With another key it could spend past its quota.
         raise NotAllowed("This API key has a quota of its own; use another credential for other keys.")

@@ -1,11 +1,12 @@
 """The arithmetic of the ledger, in memory.
 
-A store locks the accounts that a batch of operations touches, loads them into a Book, applies the operations one by one
-and writes back what the Book says has changed. A refused operation changes nothing. Every store runs this same code.
+A store locks the accounts and holds that a batch of operations touches, loads them into a Book, applies the operations
+one by one and writes back what the Book says has changed. A refused operation changes nothing. Every store runs this
+same code.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from uuid import UUID
 
@@ -14,9 +15,9 @@ from src.domain.ledger.model import (
     MAX_AMOUNT,
     Account,
     AccountId,
-    Adjustment,
     Closed,
     Closing,
+    Demand,
     Entry,
     EntryKind,
     Hold,
@@ -24,29 +25,35 @@ from src.domain.ledger.model import (
     HoldLine,
     HoldRequest,
     HoldState,
+    QuotaId,
+    Renewal,
     Scope,
     Unit,
     Window,
-    quota_details,
 )
+from src.domain.ledger.periods import period_of
+from src.domain.ledger.quotas import Adjustment, LimitChange, QuotaChange, quota_details
 from src.shared.errors import Conflict, InvalidRequest, QuotaExceeded
 from src.shared.ids import new_id
+from src.shared.money import MicroDollars
 
 ScopeKey = tuple[TenantId, Scope, UUID]
 
 
 class Book:
-    """Some accounts and the states of some holds, open on the table, and the changes made to them."""
+    """Some accounts and some holds, open on the table, and the changes made to them."""
 
-    def __init__(self, accounts: Iterable[Account], hold_states: dict[HoldId, HoldState] | None = None) -> None:
+    def __init__(self, accounts: Iterable[Account], holds: Iterable[Hold] = ()) -> None:
         self._accounts: dict[AccountId, Account] = {}
         self._by_scope: defaultdict[ScopeKey, list[AccountId]] = defaultdict(list)
-        self._states = dict(hold_states or {})
+        self._holds = {hold.id: hold for hold in holds}
         for account in accounts:
             self._admit(account)
         self.created: set[AccountId] = set()
         self.changed: set[AccountId] = set()
         self.opened: list[Hold] = []
+        self.renewed: dict[HoldId, Hold] = {}
+        self.grown: set[HoldId] = set()
         self.closed: list[Closing] = []
         self.entries: list[Entry] = []
 
@@ -54,33 +61,41 @@ class Book:
         """The account as it stands now. Raises KeyError when it is not on the table."""
         return self._accounts[account_id]
 
-    def open(self, request: HoldRequest) -> Hold:
-        """Take the worst case from every account of the request's scopes, or nothing from any.
+    def hold(self, hold_id: HoldId) -> Hold | None:
+        """The hold as it stands now."""
+        return self._holds.get(hold_id)
 
-        Where an account cannot pay for the whole output, the cap shrinks to what it can pay for. Raises QuotaExceeded
-        when that is less than the least useful output.
+    def payers(self, request: HoldRequest) -> Iterator[Account]:
+        """The accounts that a call is charged to: of its scopes and models, in the period it falls into."""
+        periods = {window: period_of(window, request.at, request.time_zone) for window in Window}
+        models = (None, request.model, *request.models)
+        for scope, scope_id in request.scopes:
+            for account_id in self._by_scope[(request.tenant_id, scope, scope_id)]:
+                account = self._accounts[account_id]
+                if account.period == periods[account.window] and account.model in models and not account.removed:
+                    yield account
+
+    def open(self, request: HoldRequest) -> Hold:
+        """Take the worst case from every account of the call, or nothing from any.
+
+        Where an account cannot pay for the whole output, the cap shrinks to what it can pay for. A member of a chain
+        whose own quota cannot pay is left out of the call. Raises QuotaExceeded when an account cannot pay for the
+        least useful output, or no member is left.
         """
         demand = request.demand
-        payers = [
-            account
-            for scope, scope_id in request.scopes
-            for account_id in self._by_scope[(request.tenant_id, scope, scope_id)]
-            if (account := self._accounts[account_id]).model in (None, request.model)
-        ]
+        payers: list[Account] = []
+        excluded: set[str] = set()
         output = demand.output_tokens
-        least = min(demand.least_output_tokens, demand.output_tokens)
-        for account in payers:
+        for account in self.payers(request):
             affordable = demand.affordable_output(account.unit, account.available)
-            if affordable < least:
-                raise _refusal(account, demand.needed(account.unit, least))
-            output = min(output, affordable)
-        lines = tuple(
-            HoldLine(account_id=account.id, unit=account.unit, amount=demand.needed(account.unit, output))
-            for account in payers
-        )
-        for line in lines:
-            account = self._accounts[line.account_id]
-            self._put(replace(account, held=account.held + line.amount))
+            if affordable < demand.least_output:
+                if account.model in (None, request.model) or {*excluded, account.model} >= {*request.models}:
+                    raise _refusal(account, demand.needed(account.unit, demand.least_output), request)
+                excluded.add(account.model)
+            else:
+                payers.append(account)
+                output = min(output, affordable)
+        paying = [account for account in payers if account.model not in excluded]
         hold = Hold(
             id=request.id,
             tenant_id=request.tenant_id,
@@ -88,32 +103,66 @@ class Book:
             api_key_id=request.api_key_id,
             model=request.model,
             request_id=request.request_id,
-            lines=lines,
-            output_cap=output if payers else None,
+            lines=tuple(_line(account, demand.needed(account.unit, output)) for account in paying),
+            output_cap=output if paying else None,
             created_at=request.at,
             expires_at=request.expires_at,
+            excluded_models=tuple(sorted(excluded)),
         )
-        self._states[hold.id] = HoldState.OPEN
+        self._take(hold.lines)
+        self._holds[hold.id] = hold
         self.opened.append(hold)
         return hold
+
+    def renew(self, renewal: Renewal) -> Hold:
+        """Keep an open hold alive, note what was delivered, and grow it where a demand says so.
+
+        Raises Conflict when the hold is closed, QuotaExceeded when it should grow and nothing more can be paid.
+        """
+        hold = self._holds.get(renewal.hold.id)
+        if hold is None or hold.state is not HoldState.OPEN:
+            raise _cannot(hold, renewal.hold.id, "renewed")
+        renewed = replace(hold, expires_at=renewal.expires_at, noted=renewal.noted or hold.noted)
+        if renewal.demand is not None and hold.output_cap is not None:
+            renewed = self._grown(renewed, renewal.demand, hold.output_cap)
+        self._holds[hold.id] = self.renewed[hold.id] = renewed
+        return renewed
+
+    def _grown(self, hold: Hold, demand: Demand, had: int) -> Hold:
+        output = demand.output_tokens
+        for line in hold.lines:
+            free = self._accounts[line.account_id].available + line.amount
+            output = min(output, demand.affordable_output(line.unit, free))
+        if output <= had:
+            raise QuotaExceeded("The quota cannot pay for a longer answer.")
+        lines = tuple(replace(line, amount=demand.needed(line.unit, output)) for line in hold.lines)
+        self._take(replace(new, amount=new.amount - old.amount) for new, old in zip(lines, hold.lines, strict=True))
+        self.grown.add(hold.id)
+        return replace(hold, lines=lines, output_cap=output)
 
     def close(self, closing: Closing) -> Closed:
         """Close a hold once: give back what was held and book what was used.
 
-        Nothing beyond the hold is booked. A hold that expired before its call came back is charged up to what its
-        accounts can still pay; released after it expired, there is nothing left to do. Raises Conflict when it was
-        settled or released already.
+        Nothing beyond the hold is booked. One that expires is charged what was last noted of its call; when the call
+        comes back after all, the rest is charged up to what its accounts can still pay. Raises Conflict when the hold
+        was settled or released already, or should expire but was renewed.
         """
-        state = self._states.get(closing.hold.id)
-        if state is HoldState.EXPIRED and closing.state is HoldState.RELEASED:
-            return Closed(hold_id=closing.hold.id, lost={})
-        late = state is HoldState.EXPIRED and closing.state is HoldState.SETTLED
-        if state is not HoldState.OPEN and not late:
-            raise Conflict(f"The hold {closing.hold.id} is {state or 'unknown'}; it cannot be closed again.")
+        hold = self._holds.get(closing.hold.id)
+        if hold is not None and hold.state is HoldState.EXPIRED and closing.state is HoldState.RELEASED:
+            return Closed(hold_id=hold.id, lost={})
+        late = hold is not None and hold.state is HoldState.EXPIRED and closing.state is HoldState.SETTLED
+        if hold is None or (hold.state is not HoldState.OPEN and not late):
+            raise _cannot(hold, closing.hold.id, "closed again")
+        if closing.state is HoldState.EXPIRED:
+            if hold.expires_at > closing.at:
+                raise Conflict(f"The hold {hold.id} was renewed; it has not expired.")
+            closing = as_noted(hold, closing)
         lost: dict[Unit, int] = {}
-        for line in closing.hold.lines:
+        for line in hold.lines:
             account = self._accounts[line.account_id]
-            owed = closing.amount(line.unit)
+            owed = closing.amount(line)
+            if late:
+                owed = max(0, owed - min(as_noted(hold, closing).amount(line), line.amount))
             paid = min(owed, max(0, account.available) if late else line.amount)
             if owed > paid:
                 lost[line.unit] = max(lost.get(line.unit, 0), owed - paid)
@@ -124,82 +173,141 @@ class Book:
                 )
             )
             if paid:
-                self.entries.append(_charge(closing, line, paid, late=late))
-        self._states[closing.hold.id] = closing.state
+                self.entries.append(_charge(closing, account, paid, late=late))
+        self._holds[hold.id] = replace(hold, state=closing.state)
         self.closed.append(closing)
-        return Closed(hold_id=closing.hold.id, lost=lost)
+        return Closed(hold_id=hold.id, lost=lost)
 
     def adjust(self, adjustment: Adjustment) -> Account:
-        """Top up or deduct, making the prepaid account at its first top-up.
+        """Give or take, making the prepaid account at its first gift.
 
-        Raises Conflict when a deduction is more than what is neither spent nor held, InvalidRequest past MAX_AMOUNT.
+        Raises Conflict when more is taken than is neither spent nor held, InvalidRequest past MAX_AMOUNT.
         """
-        account = self._prepaid(adjustment)
+        account = self._of_change(adjustment)
         if adjustment.amount < 0 and account.available + adjustment.amount < 0:
             raise Conflict(
-                f"The account has {account.available} {account.unit.value} that are neither spent nor held; "
+                f"The account has {max(0, account.available)} {account.unit.value} that are neither spent nor held; "
                 f"{-adjustment.amount} cannot be deducted.",
-                details=quota_details(account, -adjustment.amount),
+                details={
+                    "limit": account.limit,
+                    "used": account.spent,
+                    "held": account.held,
+                    "available": max(0, account.available),
+                },
             )
-        if account.balance + adjustment.amount > MAX_AMOUNT:
-            raise InvalidRequest(f"A balance may not be over {MAX_AMOUNT}.", param="amount")
+        kind = EntryKind.TOP_UP if adjustment.amount >= 0 else EntryKind.DEDUCTION
+        return self._changed(account, adjustment.amount, kind, adjustment)
+
+    def set_limit(self, change: LimitChange) -> Account:
+        """Book the difference to the new limit. Raises InvalidRequest past MAX_AMOUNT."""
+        account = self._of_change(change)
+        return self._changed(account, change.limit - account.limit, EntryKind.LIMIT, change)
+
+    def _changed(self, account: Account, amount: int, kind: EntryKind, change: QuotaChange) -> Account:
+        if account.limit + amount > MAX_AMOUNT:
+            raise InvalidRequest(f"No more than {MAX_AMOUNT} may be given.", param="amount")
         if account.id not in self._accounts:
             self._admit(account)
             self.created.add(account.id)
-        changed = replace(account, balance=account.balance + adjustment.amount)
+        changed = replace(account, balance=account.balance + amount)
         self._put(changed)
-        self.entries.append(
-            Entry(
-                id=new_id(),
-                tenant_id=account.tenant_id,
-                account_id=account.id,
-                unit=account.unit,
-                amount=adjustment.amount,
-                kind=EntryKind.TOP_UP if adjustment.amount >= 0 else EntryKind.DEDUCTION,
-                created_at=adjustment.at,
-                request_id=adjustment.request_id,
-                reason=adjustment.reason,
-                actor_id=adjustment.actor_id,
+        if amount:
+            self.entries.append(
+                Entry(
+                    id=new_id(),
+                    tenant_id=account.tenant_id,
+                    scope_id=account.scope_id,
+                    account_id=account.id,
+                    unit=account.unit,
+                    amount=amount,
+                    kind=kind,
+                    created_at=change.at,
+                    request_id=change.request_id,
+                    reason=change.reason,
+                    actor_id=change.actor_id,
+                )
             )
-        )
         return changed
 
-    def _prepaid(self, adjustment: Adjustment) -> Account:
-        for account_id in self._by_scope[(adjustment.tenant_id, adjustment.scope, adjustment.scope_id)]:
+    def _of_change(self, change: QuotaChange) -> Account:
+        key = change.key
+        for account_id in self._by_scope[(key.tenant_id, key.scope, key.scope_id)]:
             account = self._accounts[account_id]
-            if account.unit is adjustment.unit and account.window is Window.NONE and account.model is None:
+            same = (account.unit, account.window, account.model) == (key.unit, key.window, key.model)
+            if same and account.period == change.period and not account.removed:
                 return account
         return Account(
             id=AccountId(new_id()),
-            tenant_id=adjustment.tenant_id,
-            scope=adjustment.scope,
-            scope_id=adjustment.scope_id,
-            unit=adjustment.unit,
+            quota_id=QuotaId(new_id()),
+            tenant_id=key.tenant_id,
+            scope=key.scope,
+            scope_id=key.scope_id,
+            unit=key.unit,
+            window=key.window,
+            period=change.period,
+            model=key.model,
         )
 
     def _admit(self, account: Account) -> None:
         self._accounts[account.id] = account
         self._by_scope[(account.tenant_id, account.scope, account.scope_id)].append(account.id)
 
+    def _take(self, lines: Iterable[HoldLine]) -> None:
+        for line in lines:
+            account = self._accounts[line.account_id]
+            self._put(replace(account, held=account.held + line.amount))
+
     def _put(self, account: Account) -> None:
         self._accounts[account.id] = account
         self.changed.add(account.id)
 
 
-def _refusal(account: Account, needed: int) -> QuotaExceeded:
-    return QuotaExceeded(
-        f"The {account.scope.value}'s {account.unit.value} quota cannot pay for this call: "
-        f"{max(0, account.available)} left of {account.limit}, {needed} needed. Ask an administrator to top it up.",
-        details=quota_details(account, needed),
+def as_noted(hold: Hold, closing: Closing) -> Closing:
+    """The closing that charges what was last noted of the call, or nothing."""
+    noted = hold.noted
+    if noted is None:
+        return replace(closing, tokens=0, micro_usd=MicroDollars(0), requests=0)
+    return replace(
+        closing,
+        tokens=noted.usage.total_tokens,
+        micro_usd=noted.cost_micro_usd,
+        requests=1,
+        model=noted.model,
+        message_id=noted.message_id,
     )
 
 
-def _charge(closing: Closing, line: HoldLine, paid: int, *, late: bool) -> Entry:
+def _line(account: Account, amount: int) -> HoldLine:
+    return HoldLine(account_id=account.id, unit=account.unit, amount=amount, model=account.model)
+
+
+def _cannot(hold: Hold | None, hold_id: HoldId, what: str) -> Conflict:
+    return Conflict(f"The hold {hold_id} is {hold.state if hold else 'unknown'}; it cannot be {what}.")
+
+
+def _refusal(account: Account, needed: int, request: HoldRequest) -> QuotaExceeded:
+    details = quota_details(account, needed, request.at, request.time_zone)
+    whose = f"{account.scope.value.replace('_', ' ')}'s"
+    of = f" for {account.model}" if account.model else ""
+    if account.window is Window.NONE:
+        when = "Ask an administrator to top it up."
+    else:
+        when = f"It starts anew at {details['resets_at']:%Y-%m-%dT%H:%M:%SZ}; an administrator can raise it."
+    per = "" if account.window is Window.NONE else f" per {account.window.value}"
+    return QuotaExceeded(
+        f"The {whose} quota of {account.unit.value}{per}{of} cannot pay for this call: "
+        f"{max(0, account.available)} left of {account.limit}, {needed} needed. {when}",
+        details=details,
+    )
+
+
+def _charge(closing: Closing, account: Account, paid: int, *, late: bool) -> Entry:
     return Entry(
         id=new_id(),
-        tenant_id=closing.hold.tenant_id,
-        account_id=line.account_id,
-        unit=line.unit,
+        tenant_id=account.tenant_id,
+        scope_id=account.scope_id,
+        account_id=account.id,
+        unit=account.unit,
         amount=-paid,
         kind=EntryKind.LATE_CHARGE if late else EntryKind.CHARGE,
         created_at=closing.at,

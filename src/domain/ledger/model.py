@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NewType
+from typing import NewType
 from uuid import UUID
 
 from src.domain.catalog.model import Usage, output_affordable
 from src.domain.identity.model import ApiKeyId, TenantId, UserId
 from src.shared.money import MicroDollars, rounded_up
 
+QuotaId = NewType("QuotaId", UUID)
 AccountId = NewType("AccountId", UUID)
 HoldId = NewType("HoldId", UUID)
 
@@ -27,11 +28,12 @@ class Unit(StrEnum):
 
 
 class Scope(StrEnum):
-    """Whose account it is."""
+    """Whose account it is. Quotas of `new_user` are no one's: each new user of the tenant gets a copy of them."""
 
     TENANT = "tenant"
     USER = "user"
     API_KEY = "api_key"
+    NEW_USER = "new_user"
 
 
 class Window(StrEnum):
@@ -52,8 +54,9 @@ class HoldState(StrEnum):
 
 
 class EntryKind(StrEnum):
-    """Why a balance changed."""
+    """Why a balance changed. `limit`: a quota's limit, when its period began or the limit was changed."""
 
+    LIMIT = "limit"
     TOP_UP = "top_up"
     DEDUCTION = "deduction"
     CHARGE = "charge"
@@ -62,13 +65,15 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What a scope may spend in one unit. `balance` is the sum of its entries, `held` of its open holds' lines.
+    """What a quota lets its scope spend in one period. `balance` is the sum of entries, `held` of open holds' lines.
 
     `period` names the day or month the account is for ("" for a prepaid balance): each period of a quota is an account
     of its own, so nothing needs to be reset. `model` narrows it to one public model name. `spent` counts charges.
+    The balance is negative only where an administrator set the limit below what was spent.
     """
 
     id: AccountId
+    quota_id: QuotaId
     tenant_id: TenantId
     scope: Scope
     scope_id: UUID
@@ -79,6 +84,7 @@ class Account:
     balance: int = 0
     held: int = 0
     spent: int = 0
+    removed: bool = False
 
     @property
     def available(self) -> int:
@@ -101,6 +107,11 @@ class Demand:
     output_tokens: int
     least_output_tokens: int = 1
     rates: tuple[int, int] = (0, 0)
+
+    @property
+    def least_output(self) -> int:
+        """The least output that serves the caller, who may wish for less than is commonly useful."""
+        return min(self.least_output_tokens, self.output_tokens)
 
     def needed(self, unit: Unit, output_tokens: int) -> int:
         """What that much output costs in the unit, prompt included."""
@@ -126,7 +137,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRequest:
-    """Ask every account of a principal for the worst case of one call."""
+    """Ask every account of a principal for the worst case of one call.
+
+    `model` is the public name that was asked for, `models` those it may reach (a chain's, or itself). `time_zone` is
+    the tenant's: it decides which day and month the call belongs to.
+    """
 
     id: HoldId
     tenant_id: TenantId
@@ -137,6 +152,8 @@ class HoldRequest:
     demand: Demand
     at: datetime
     expires_at: datetime
+    models: tuple[str, ...] = ()
+    time_zone: str = "UTC"
 
     @property
     def scopes(self) -> tuple[tuple[Scope, UUID], ...]:
@@ -147,16 +164,21 @@ class HoldRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldLine:
-    """What one account gave to a hold."""
+    """What one account gave to a hold. With `model`, it is charged only if that model was asked for or answered."""
 
     account_id: AccountId
     unit: Unit
     amount: int
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """What a call may cost, taken from every account at once. `output_cap` is None where no account limits the call."""
+    """What a call may cost, taken from every account at once. `output_cap` is None where no account limits the call.
+
+    It lives until `expires_at`, which whoever makes the call moves on while it goes on. `noted` is what had been
+    delivered when it last did so. `excluded_models` are members of the chain whose own quota cannot pay for the call.
+    """
 
     id: HoldId
     tenant_id: TenantId
@@ -169,11 +191,28 @@ class Hold:
     created_at: datetime
     expires_at: datetime
     state: HoldState = HoldState.OPEN
+    noted: "UsageRecord | None" = None
+    cancel_requested: bool = False
+    excluded_models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """A call goes on: keep its hold until `expires_at`, and note what has been delivered.
+
+    With a `demand`, the hold grows to what that costs, or to as much of its output as can be paid for.
+    """
+
+    hold: Hold
+    at: datetime
+    expires_at: datetime
+    noted: "UsageRecord | None" = None
+    demand: Demand | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """Close a hold: settled with what was used, released or expired with nothing."""
+    """Close a hold: settled with what was used, released with nothing, or expired with what was last noted."""
 
     hold: Hold
     state: HoldState
@@ -184,9 +223,11 @@ class Closing:
     model: str | None = None
     message_id: UUID | None = None
 
-    def amount(self, unit: Unit) -> int:
-        """What is owed in a unit."""
-        match unit:
+    def amount(self, line: HoldLine) -> int:
+        """What is owed to the account of a line."""
+        if line.model not in (None, self.hold.model, self.model):
+            return 0
+        match line.unit:
             case Unit.TOKENS:
                 return self.tokens
             case Unit.MICRO_USD:
@@ -204,26 +245,12 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adjustment:
-    """An administrator's top-up (positive) or deduction (negative) of a prepaid account, which it makes if need be."""
-
-    tenant_id: TenantId
-    scope: Scope
-    scope_id: UUID
-    unit: Unit
-    amount: int
-    at: datetime
-    reason: str | None = None
-    actor_id: UUID | None = None
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One immutable line of the ledger. Negative amounts were spent."""
+    """One immutable line of the ledger. Negative amounts were spent. `scope_id` is the account's."""
 
     id: UUID
     tenant_id: TenantId
+    scope_id: UUID
     account_id: AccountId
     unit: Unit
     amount: int
@@ -285,18 +312,3 @@ class UsageRecord(Record):
     dialog_id: UUID | None = None
     message_id: UUID | None = None
     flags: tuple[str, ...] = ()
-
-
-def quota_details(account: Account, needed: int) -> dict[str, Any]:
-    """What a refusal says about the account that refused."""
-    return {
-        "scope": account.scope.value,
-        "unit": account.unit.value,
-        "window": account.window.value,
-        "model": account.model,
-        "limit": account.limit,
-        "used": account.spent,
-        "held": account.held,
-        "needed": needed,
-        "resets_at": None,
-    }

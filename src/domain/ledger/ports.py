@@ -2,22 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
 
 from src.domain.identity.model import UserId
 from src.domain.ledger.model import (
     Account,
-    Adjustment,
     Closed,
     Closing,
     Entry,
     Hold,
     HoldRequest,
+    QuotaId,
     Record,
+    Renewal,
     Scope,
 )
+from src.domain.ledger.quotas import Adjustment, LimitChange, Quota
 from src.shared.pages import Page, PageRequest
 
 
@@ -30,6 +32,10 @@ class Ledger(Protocol):
 
     async def open(self, request: HoldRequest, records: Sequence[Record] = ()) -> Hold:
         """Durable when it returns. Raises QuotaExceeded, NotFound (a record's parent is gone), Unavailable."""
+        ...
+
+    async def renew(self, renewal: Renewal, records: Sequence[Record] = ()) -> Hold:
+        """Durable when it returns. Raises Conflict (closed already), QuotaExceeded (it cannot grow), Unavailable."""
         ...
 
     async def close(self, closing: Closing, records: Sequence[Record] = ()) -> Closed:
@@ -55,16 +61,38 @@ class UsageRow:
 
 
 class AccountRepository(Protocol):
-    """Accounts, entries and usage of one tenant, for everything that is not the hot path."""
+    """Quotas, accounts, entries and usage of one tenant, for everything that is not the hot path."""
 
-    async def of_scope(self, scope: Scope, scope_id: UUID) -> list[Account]: ...
-
-    async def adjust(self, adjustment: Adjustment) -> Account:
-        """Raises Conflict, InvalidRequest (see Book.adjust)."""
+    async def quotas(
+        self, page: PageRequest, *, scope: Scope | None = None, scope_id: UUID | None = None
+    ) -> Page[Quota]:
+        """Those that are in force, in the order they were made."""
         ...
 
-    async def entries(self, scope: Scope, scope_id: UUID, page: PageRequest) -> Page[Entry]:
-        """Newest first."""
+    async def quota(self, quota_id: QuotaId) -> Quota | None: ...
+
+    async def quotas_of(self, scopes: Sequence[tuple[Scope, UUID]]) -> list[Quota]:
+        """Those in force for these scopes."""
+        ...
+
+    async def accounts_of(self, quota_ids: Sequence[QuotaId], periods: Sequence[str]) -> list[Account]:
+        """The accounts of these quotas in any of the periods; one that was not used yet in a period has none."""
+        ...
+
+    async def set_limit(self, change: LimitChange) -> Account:
+        """Make the quota, or change its limit, at once. Raises InvalidRequest (see Book.set_limit)."""
+        ...
+
+    async def adjust(self, adjustment: Adjustment) -> Account:
+        """Raises NotFound where a day or month has no quota, Conflict, InvalidRequest (see Book.adjust)."""
+        ...
+
+    async def remove_quota(self, quota_id: QuotaId, at: datetime) -> bool:
+        """From now on it limits nothing."""
+        ...
+
+    async def entries(self, page: PageRequest, *, scope_id: UUID, quota_id: QuotaId | None = None) -> Page[Entry]:
+        """Newest first: of all accounts of a scope, or of one quota."""
         ...
 
     async def tokens_used(self, user_id: UserId) -> int:

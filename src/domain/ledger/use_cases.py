@@ -1,14 +1,18 @@
 """What administrators and users ask of the books: top up, deduct, read. The hot path is elsewhere (`Ledger`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
+from uuid import UUID
 
 from src.domain.identity.administration import audit_event, tenant_of_user
 from src.domain.identity.model import Principal, TenantId, UserId
 from src.domain.identity.rules import existing, name_of
-from src.domain.ledger.model import Account, Adjustment, Entry, Scope, Unit, Window
+from src.domain.ledger.model import Account, Entry, Scope, Unit, Window
+from src.domain.ledger.periods import period_of, resets_at
 from src.domain.ledger.ports import UsageRow
-from src.domain.unit_of_work import OpenUnitOfWork
+from src.domain.ledger.quotas import Adjustment, QuotaKey, untouched
+from src.domain.unit_of_work import OpenUnitOfWork, UnitOfWork
 from src.shared.clock import Clock
 from src.shared.errors import InvalidRequest
 from src.shared.pages import Page, PageRequest
@@ -43,29 +47,6 @@ class TokenStanding:
     quotas: tuple[QuotaStanding, ...]
 
 
-def period_of(window: Window, now: datetime) -> str:
-    """The name of the period that `now` (UTC) is in: `2026-11-21`, `2026-11`, or "" without a window."""
-    match window:
-        case Window.DAY:
-            return now.strftime("%Y-%m-%d")
-        case Window.MONTH:
-            return now.strftime("%Y-%m")
-        case Window.NONE:
-            return ""
-
-
-def resets_at(window: Window, now: datetime) -> datetime | None:
-    """The first moment of the next period; None without a window."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    match window:
-        case Window.DAY:
-            return midnight + timedelta(days=1)
-        case Window.MONTH:
-            return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
-        case Window.NONE:
-            return None
-
-
 async def adjust_account(
     principal: Principal,
     user_id: UserId,
@@ -88,10 +69,7 @@ async def adjust_account(
         )
     tenant_id = await tenant_of_user(principal, user_id, open_uow=open_uow)
     adjustment = Adjustment(
-        tenant_id=tenant_id,
-        scope=Scope.USER,
-        scope_id=user_id,
-        unit=unit,
+        key=QuotaKey(tenant_id=tenant_id, scope=Scope.USER, scope_id=user_id, unit=unit),
         amount=amount,
         at=clock(),
         reason=None if reason is None else name_of(reason, "reason"),
@@ -128,17 +106,31 @@ async def token_standing(
         scopes.append((Scope.API_KEY, principal.api_key.id))
     async with open_uow(tenant_id) as uow:
         existing(await uow.identity.user(asked_id), "user")
-        accounts = [account for scope in scopes for account in await uow.accounts.of_scope(*scope)]
+        zone = existing(await uow.directory.tenant(tenant_id), "tenant").time_zone
+        current = await current_accounts(uow, scopes, now, zone)
         total_used = await uow.accounts.tokens_used(asked_id)
-    current = [account for account in accounts if account.period == period_of(account.window, now)]
     prepaid = next((account for account in current if _is_prepaid_tokens(account)), None)
     return TokenStanding(
-        balance=None if prepaid is None else prepaid.balance,
+        balance=None if prepaid is None else max(0, prepaid.balance),
         total_used=total_used,
         limit=None if prepaid is None else prepaid.limit,
         held=0 if prepaid is None else prepaid.held,
-        quotas=tuple(_quota(account, now) for account in current),
+        quotas=tuple(_standing_of(account, now, zone) for account in current),
     )
+
+
+async def current_accounts(
+    uow: UnitOfWork, scopes: Sequence[tuple[Scope, UUID]], at: datetime, time_zone: str
+) -> list[Account]:
+    """The account of every quota of these scopes in the period that `at` is in, untouched ones included."""
+    quotas = await uow.accounts.quotas_of(scopes)
+    periods = {window: period_of(window, at, time_zone) for window in Window}
+    found = await uow.accounts.accounts_of([quota.id for quota in quotas], list(periods.values()))
+    used = {(account.quota_id, account.period): account for account in found}
+    return [
+        used.get((quota.id, periods[quota.key.window])) or untouched(quota, periods[quota.key.window])
+        for quota in quotas
+    ]
 
 
 async def account_entries(
@@ -149,7 +141,7 @@ async def account_entries(
     tenant_id = await tenant_of_user(principal, asked_id, open_uow=open_uow)
     async with open_uow(tenant_id) as uow:
         existing(await uow.identity.user(asked_id), "user")
-        return await uow.accounts.entries(Scope.USER, asked_id, page)
+        return await uow.accounts.entries(page, scope_id=asked_id)
 
 
 async def usage_of_user(
@@ -189,7 +181,7 @@ def _is_prepaid_tokens(account: Account) -> bool:
     )
 
 
-def _quota(account: Account, now: datetime) -> QuotaStanding:
+def _standing_of(account: Account, now: datetime, time_zone: str) -> QuotaStanding:
     return QuotaStanding(
         scope=account.scope,
         unit=account.unit,
@@ -199,7 +191,7 @@ def _quota(account: Account, now: datetime) -> QuotaStanding:
         used=account.spent,
         held=account.held,
         remaining=max(0, account.available),
-        resets_at=resets_at(account.window, now),
+        resets_at=resets_at(account.window, now, time_zone),
     )
 
 
