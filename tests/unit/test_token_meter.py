@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 import threading
 from functools import cache
@@ -16,27 +17,21 @@ from hypothesis import strategies as st
 from src.domain.catalog.model import Model, ProviderKind
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, WireBody
 from src.integrations.llm import token_meter
+from src.integrations.llm.prompt_walk import LIKELY, MOST, Prompt, PromptWalk
 from src.integrations.llm.token_meter import (
     ANTHROPIC,
-    DEAR_IMAGE_TOKENS,
-    DISTANT_FILE_TOKENS,
-    FILE_TOKENS,
     GOOGLE,
-    IMAGE_TOKENS,
     OLDER_OPENAI,
     OPENAI,
     OTHERS,
     SMOLLM2,
-    TOKENS_FOR_TOOLS,
-    TOKENS_PER_MESSAGE,
-    TOKENS_PER_REQUEST,
     Family,
     SplintrMeter,
     family_of,
 )
 
 METER = SplintrMeter()
-FIXED = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE
+FIXED = MOST.request + MOST.message
 
 TEXTS = {
     "prose": "The quick brown fox jumps over the lazy dog, and nobody minds. " * 50,
@@ -162,20 +157,36 @@ class TestBound:
             assert METER.count(text, model("gpt-4o")) <= bound <= len(text.encode())
 
     async def test_every_message_and_request_has_its_overhead(self) -> None:
-        assert await METER.prompt_bound(plain("", ""), model()) == TOKENS_PER_REQUEST + 2 * TOKENS_PER_MESSAGE
+        assert await METER.prompt_bound(plain("", ""), model()) == MOST.request + 2 * MOST.message
 
     async def test_large_prompts_are_measured_in_a_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
         threads = []
         measured = SplintrMeter._bound
 
-        def noting(self: SplintrMeter, texts: tuple[str, ...], family: Family) -> int:
+        def noting(self: SplintrMeter, prompt: Prompt, family: Family) -> int:
             threads.append(threading.current_thread() is threading.main_thread())
-            return measured(self, texts, family)
+            return measured(self, prompt, family)
 
         monkeypatch.setattr(SplintrMeter, "_bound", noting)
         METER.count("load", model())
         await METER.prompt_bound(plain("small"), model())
         await METER.prompt_bound(plain("large " * 50_000), model())
+        await METER.prompt_bound(wired(tools=[{"name": "large " * 50_000}]), model())
+        assert threads == [True, False, False]
+
+    async def test_bodies_of_very_many_values_are_gone_through_in_a_thread(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads = []
+        gone_through = PromptWalk.go_on
+
+        def noting(self: PromptWalk, most_values: int | None = None) -> bool:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return gone_through(self, most_values)
+
+        monkeypatch.setattr(PromptWalk, "go_on", noting)
+        ones = wired(tools=[1] * 2 * token_meter.VALUES_AT_ONCE)
+        assert await METER.prompt_bound(ones, model()) > 2 * token_meter.VALUES_AT_ONCE
         assert threads == [True, False]
 
 
@@ -194,7 +205,7 @@ class TestWireBodies:
 
     async def test_tools_cost_what_is_written_around_them(self) -> None:
         with_tools = await METER.prompt_bound(wired(tools=[{"name": "f"}]), model())
-        assert TOKENS_FOR_TOOLS < with_tools < TOKENS_FOR_TOOLS + 60
+        assert MOST.tools < with_tools < MOST.tools + 60
 
     @pytest.mark.parametrize(
         "part",
@@ -210,18 +221,18 @@ class TestWireBodies:
     )
     async def test_an_image_is_a_constant(self, part: dict[str, Any]) -> None:
         bound = await METER.prompt_bound(with_parts(part, {"type": "text", "text": "What is it?"}), model())
-        assert IMAGE_TOKENS < bound < IMAGE_TOKENS + 150
+        assert MOST.image < bound < MOST.image + 150
         twice = await METER.prompt_bound(with_parts(part, part), model())
-        assert twice > 2 * IMAGE_TOKENS
+        assert twice > 2 * MOST.image
         dear = await METER.prompt_bound(with_parts(part), model("gpt-4o-mini"))
-        assert DEAR_IMAGE_TOKENS < dear < DEAR_IMAGE_TOKENS + 150
+        assert MOST.dear_image < dear < MOST.dear_image + 150
 
     async def test_an_image_in_a_tool_result_counts(self) -> None:
         image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": TEXTS["base64"]}}
         bound = await METER.prompt_bound(with_parts({"type": "tool_result", "content": [image]}), model())
-        assert IMAGE_TOKENS < bound < IMAGE_TOKENS + 150
+        assert MOST.image < bound < MOST.image + 150
 
-    @pytest.mark.parametrize(("size", "tokens"), [(100, FILE_TOKENS), (40_000, 15_000), (4_000_000, 200_000)])
+    @pytest.mark.parametrize(("size", "tokens"), [(100, MOST.file), (40_000, 15_000), (4_000_000, 200_000)])
     async def test_a_file_counts_by_its_size_up_to_the_window(self, size: int, tokens: int) -> None:
         part = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "A" * size}}
         bound = await METER.prompt_bound(with_parts(part), model())
@@ -229,18 +240,114 @@ class TestWireBodies:
 
     async def test_a_file_elsewhere_counts_as_a_large_one(self) -> None:
         part = {"type": "file", "file": {"file_id": "file-123"}}
-        assert await METER.prompt_bound(with_parts(part), model()) > DISTANT_FILE_TOKENS
+        assert await METER.prompt_bound(with_parts(part), model()) > MOST.distant_file
         assert await METER.prompt_bound(with_parts(part), model(window=8000)) < 8200
 
     async def test_base64_in_a_text_is_text(self) -> None:
         part = {"type": "text", "text": TEXTS["base64"]}
         assert await METER.prompt_bound(with_parts(part), model()) >= counted(TEXTS["base64"], "o200k_base")
 
+    async def test_text_that_claims_to_be_data_is_text(self) -> None:
+        text = "data:" + TEXTS["prose"]
+        for part in (
+            {"type": "document", "title": text, "source": {"type": "text", "data": "short"}},
+            {"type": "document", "source": {"type": "text", "data": text}},
+        ):
+            estimate = await METER.prompt_estimate(with_parts(part), model())
+            assert estimate == pytest.approx(counted(text, "o200k_base"), abs=20)
+
+    async def test_a_tool_that_claims_to_be_an_image_is_text(self) -> None:
+        tool = {"type": "image", "data": TEXTS["prose"]}
+        assert await METER.prompt_estimate(wired(tools=[tool]), model()) > 0.75 * counted(TEXTS["prose"], "o200k_base")
+
+    @pytest.mark.parametrize("value", [None, [], {}, [[]], True, 1, ""])
+    async def test_values_without_words_count(self, value: Any) -> None:
+        bodies = (wired(tools=[value] * 1000), with_parts({"type": "tool_use", "input": {"x": [value] * 1000}}))
+        for body in bodies:
+            assert await METER.prompt_bound(body, model()) > counted(json.dumps([value] * 1000), "o200k_base")
+
     async def test_deep_bodies_are_measured(self) -> None:
         deep: dict[str, Any] = {}
         for _ in range(50_000):
             deep = {"a": deep}
         assert await METER.prompt_bound(wired(messages=[deep]), model()) > 0
+
+
+JSON_TEXTS = st.one_of(
+    st.text(max_size=30),
+    st.text(alphabet='ab 01{}[]":,\n\\/-_é日😀', max_size=30),
+    st.sampled_from(["type", "object", "string", "The city's name.", "\n" * 30, '"' * 20, "0" * 40]),
+)
+JSON_VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), JSON_TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=6), st.dictionaries(JSON_TEXTS, inner, max_size=6)),
+    max_leaves=25,
+)
+UPSTREAMS = ("gpt-4o", "gpt-4", "claude-3-opus", "gemini-2.5-flash", "SmolLM2-135M-Instruct", "some-model")
+
+
+def shown(value: Any, separators: tuple[str, str]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=separators).encode(errors="replace").decode()
+
+
+class TestAnyBody:
+    @given(st.lists(JSON_VALUES, min_size=1, max_size=4), st.text(max_size=100))
+    @settings(max_examples=150, deadline=None)
+    async def test_the_bound_is_no_less_than_the_count_of_all_it_shows_a_model(
+        self, tools: list[Any], text: str
+    ) -> None:
+        tools = tools * 20  # what is written around tools must not hide what they are counted too low by
+        chat = wired(tools=tools, messages=[{"role": "user", "content": text}])
+        for upstream in UPSTREAMS:
+            bound = await METER.prompt_bound(chat, model(upstream)) - MOST.tools
+            for separators in ((", ", ": "), (",", ":")):
+                counts = METER.count(shown(tools, separators), model(upstream)) + METER.count(text, model(upstream))
+                assert counts <= bound
+
+    @given(st.dictionaries(st.sampled_from(["messages", "tools", "system", "input", "x"]), JSON_VALUES))
+    @settings(max_examples=150, deadline=None)
+    async def test_the_estimate_is_never_above_the_bound(self, body: dict[str, Any]) -> None:
+        for upstream in UPSTREAMS:
+            bound = await METER.prompt_bound(wired(**body), model(upstream))
+            assert 0 < await METER.prompt_estimate(wired(**body), model(upstream)) <= bound
+
+    @given(st.lists(st.text(max_size=100), max_size=4))
+    @settings(deadline=None)
+    async def test_nor_is_it_for_words_of_ours(self, texts: list[str]) -> None:
+        for upstream in UPSTREAMS:
+            bound = await METER.prompt_bound(plain(*texts), model(upstream))
+            assert 0 < await METER.prompt_estimate(plain(*texts), model(upstream)) <= bound
+
+
+class TestEstimate:
+    async def test_a_short_question_is_what_openai_counts(self) -> None:
+        """Its own guide gives three tokens a message, one for the role, and three for the request."""
+        settings_of_it = {"model": "gpt-4o", "temperature": 0.5, "stream": True, "max_tokens": 100}
+        question = wired(messages=[{"role": "user", "content": "hello"}], **settings_of_it)
+        assert await METER.prompt_estimate(question, model()) == 1 + 3 + 1 + 3
+        assert await METER.prompt_estimate(plain("hello"), model()) == 1 + 3 + 1 + 3
+
+    @pytest.mark.parametrize("field", ["tools", "functions", "response_format", "unheard_of"])
+    async def test_what_is_beside_the_messages_counts(self, field: str) -> None:
+        whole = counted(TEXTS["prose"], "o200k_base")
+        body = {field: [{"name": "f", "parameters": {"description": TEXTS["prose"]}}]}
+        assert 0.75 * whole < await METER.prompt_estimate(wired(**body), model()) < 1.25 * whole
+
+    @pytest.mark.parametrize("upstream", ["gpt-4o", "gpt-4o-mini"])
+    async def test_an_image_counts_as_a_usual_one(self, upstream: str) -> None:
+        image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": TEXTS["base64"]}}
+        estimate = await METER.prompt_estimate(with_parts(image), model(upstream))
+        assert estimate == pytest.approx(LIKELY.image if upstream == "gpt-4o" else LIKELY.dear_image, abs=20)
+
+    async def test_the_address_of_an_image_is_no_text(self) -> None:
+        address = {"url": "https://pictures.example/?signature=" + TEXTS["hex"]}
+        estimate = await METER.prompt_estimate(with_parts({"type": "image_url", "image_url": address}), model())
+        assert estimate == pytest.approx(LIKELY.image, abs=20)
+
+    @pytest.mark.parametrize(("size", "tokens"), [(100, 1_500), (400_000, 30_000), (40_000_000, 200_000)])
+    async def test_a_file_counts_by_its_size(self, size: int, tokens: int) -> None:
+        part = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "A" * size}}
+        assert await METER.prompt_estimate(with_parts(part), model()) == pytest.approx(tokens, abs=20)
 
 
 class TestWithoutVocabulary:
