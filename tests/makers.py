@@ -9,6 +9,8 @@ from src.domain.catalog.model import Usage
 from src.domain.dialogs.model import Dialog, DialogId, Message, MessageId, MessageRole, MessageStatus
 from src.domain.identity.model import ApiKey, ApiKeyId, Role, Session, Tenant, TenantId, User, UserId
 from src.domain.ledger.model import (
+    Account,
+    AccountId,
     Attempt,
     CallStatus,
     Closing,
@@ -17,6 +19,7 @@ from src.domain.ledger.model import (
     HoldId,
     HoldRequest,
     HoldState,
+    QuotaId,
     Scope,
     Unit,
     UsageRecord,
@@ -102,6 +105,14 @@ def make_answer(question: Message, **given: Any) -> Message:
         "created_at": NOW,
     }
     return Message(**{**base, **given})
+
+
+def make_account(user: User, balance: int = 100, **given: Any) -> Account:
+    """A user's prepaid tokens; with a window, those of the period that NOW is in."""
+    base = {"id": AccountId(new_id()), "quota_id": QuotaId(new_id()), "tenant_id": user.tenant_id, "scope": Scope.USER}
+    period = period_of(given.get("window", Window.NONE), NOW, "UTC")
+    whose = {"scope_id": user.id, "unit": Unit.TOKENS, "period": period, "balance": balance}
+    return Account(**{**base, **whose, **given})
 
 
 def make_quota_key(user: User, **given: Any) -> QuotaKey:

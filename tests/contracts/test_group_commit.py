@@ -13,6 +13,7 @@ from src.data.group_commit import GroupCommitLedger
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
 from src.domain.ledger.model import HoldState, Unit
 from src.shared.errors import QuotaExceeded, Unavailable
+from src.shared.ids import new_id
 from tests.contracts.conftest import Backend
 from tests.makers import (
     NOW,
@@ -67,7 +68,7 @@ async def test_a_lost_commit_is_made_once(sql: Backend, monkeypatch: pytest.Monk
             *(ledger.close(make_closing(hold, tokens=130), (make_usage_record(hold),)) for hold in held)
         )
         network.losses = 1
-        await ledger.record((make_usage_record(held[0]),))
+        await ledger.record((make_usage_record(held[0], id=new_id()),))
     assert [hold.output_cap for hold in held] == [90] * 5
     assert [each.lost for each in closed] == [{Unit.TOKENS: 30}] * 5
     account = await sql.account(user)

@@ -4,35 +4,47 @@ from datetime import timedelta
 
 import pytest
 
-from src.domain.identity.model import TenantId, User
+from src.domain.identity.model import TenantId
 from src.domain.ledger.book import Book
 from src.domain.ledger.model import (
     MAX_AMOUNT,
     Account,
-    AccountId,
+    Closed,
+    Closing,
     Demand,
     EntryKind,
+    Hold,
     HoldState,
     Scope,
     Unit,
     Window,
 )
 from src.shared.errors import Conflict, InvalidRequest, QuotaExceeded
-from src.shared.ids import new_id
-from src.shared.money import MicroDollars
-from tests.makers import NOW, make_closing, make_hold_request, make_tenant, make_top_up, make_user, nobody
+from tests.makers import (
+    NOW,
+    make_account,
+    make_closing,
+    make_hold_request,
+    make_tenant,
+    make_top_up,
+    make_user,
+    nobody,
+)
 
 USER = make_user(make_tenant())
 
 
-def account_of(user: User = USER, balance: int = 100, **given: object) -> Account:
-    base = {"id": AccountId(new_id()), "tenant_id": user.tenant_id, "scope": Scope.USER, "scope_id": user.id}
-    return Account(**{**base, "unit": Unit.TOKENS, "balance": balance, **given})
+def account_of(balance: int = 100, **given: object) -> Account:
+    return make_account(USER, balance, **given)
 
 
 def snapshot(book: Book, *accounts: Account) -> list[tuple[int, int, int]]:
     found = (book.account(account.id) for account in accounts)
     return [(each.balance, each.held, each.spent) for each in found]
+
+
+def expire(book: Book, hold: Hold) -> Closed:
+    return book.close(Closing(hold=hold, state=HoldState.EXPIRED, at=hold.expires_at))
 
 
 def test_a_hold_takes_prompt_and_output() -> None:
@@ -154,7 +166,7 @@ def test_a_key_that_was_not_used_does_not_pay() -> None:
 def test_an_account_of_one_model_pays_for_that_model() -> None:
     book = Book([account_of(balance=500, model="fast")])
     assert len(book.open(make_hold_request(USER, model="fast")).lines) == 1
-    assert book.open(make_hold_request(USER, model="slow")).lines == ()
+    assert book.open(make_hold_request(USER, model="slow", models=("slow",))).lines == ()
 
 
 def test_settling_books_what_was_used_and_gives_back_the_rest() -> None:
@@ -175,7 +187,7 @@ def test_closing_with_nothing_gives_everything_back(state: HoldState) -> None:
     account = account_of(balance=150)
     book = Book([account])
     hold = book.open(make_hold_request(USER))
-    book.close(make_closing(hold, state=state, tokens=0, requests=0, micro_usd=MicroDollars(0)))
+    book.close(Closing(hold=hold, state=state, at=hold.expires_at))
     assert snapshot(book, account) == [(150, 0, 0)]
     assert book.entries == []
 
@@ -232,7 +244,7 @@ def test_a_late_answer_is_charged_up_to_what_is_left(others_hold: int, paid: int
     account = account_of(balance=150)
     book = Book([account])
     hold = book.open(make_hold_request(USER))
-    book.close(make_closing(hold, state=HoldState.EXPIRED, tokens=0))
+    expire(book, hold)
     if others_hold:
         book.open(make_hold_request(USER, demand=Demand(prompt_tokens=others_hold, output_tokens=0)))
     assert book.close(make_closing(hold)).lost == lost
@@ -244,19 +256,19 @@ def test_releasing_an_expired_hold_has_nothing_left_to_do() -> None:
     account = account_of(balance=150)
     book = Book([account])
     hold = book.open(make_hold_request(USER))
-    book.close(make_closing(hold, state=HoldState.EXPIRED, tokens=0))
+    expire(book, hold)
     book.close(make_closing(hold, state=HoldState.RELEASED, tokens=0))
     assert snapshot(book, account) == [(150, 0, 0)]
     assert [closing.state for closing in book.closed] == [HoldState.EXPIRED]
     with pytest.raises(Conflict):
-        book.close(make_closing(hold, state=HoldState.EXPIRED))
+        expire(book, hold)
 
 
-def test_holds_of_earlier_batches_are_closed_by_their_known_state() -> None:
+def test_holds_of_earlier_batches_are_closed_as_they_were_kept() -> None:
     account = account_of(balance=150)
     book = Book([account])
     hold = book.open(make_hold_request(USER))
-    later = Book([book.account(account.id)], {hold.id: HoldState.OPEN})
+    later = Book([book.account(account.id)], [hold])
     later.close(make_closing(hold))
     assert snapshot(later, account) == [(110, 0, 40)]
 
@@ -291,7 +303,7 @@ def test_a_deduction_takes_what_is_neither_spent_nor_held() -> None:
     assert book.entries[-1].kind is EntryKind.DEDUCTION
     with pytest.raises(Conflict) as caught:
         book.adjust(make_top_up(USER, -1))
-    assert (caught.value.details["held"], caught.value.details["needed"]) == (100, 1)
+    assert (caught.value.details["held"], caught.value.details["available"]) == (100, 0)
     assert snapshot(book, account) == [(100, 100, 0)]
 
 

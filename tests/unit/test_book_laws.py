@@ -8,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from src.domain.identity.model import User
 from src.domain.ledger.book import Book
-from src.domain.ledger.model import AccountId, Demand, EntryKind, Hold, HoldState, Scope, Unit
+from src.domain.ledger.model import AccountId, Closing, Demand, EntryKind, Hold, HoldState, Scope, Unit
 from src.shared.errors import Conflict, QuotaExceeded
 from src.shared.money import MicroDollars
 from tests.makers import make_closing, make_hold_request, make_tenant, make_top_up, make_user
@@ -71,17 +71,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(hold=consumes(holds))
     def release(self, hold: Hold | None) -> None:
         if hold is not None:
-            self.book.close(
-                make_closing(hold, state=HoldState.RELEASED, tokens=0, requests=0, micro_usd=MicroDollars(0))
-            )
+            self.book.close(Closing(hold=hold, state=HoldState.RELEASED, at=hold.created_at))
             self._closed(hold)
 
     @rule(target=expired, hold=consumes(holds))
     def expire(self, hold: Hold | None) -> Hold | None:
         if hold is not None:
-            self.book.close(
-                make_closing(hold, state=HoldState.EXPIRED, tokens=0, requests=0, micro_usd=MicroDollars(0))
-            )
+            self.book.close(Closing(hold=hold, state=HoldState.EXPIRED, at=hold.expires_at))
             del self.open[hold.id]
         return hold
 
