@@ -29,11 +29,11 @@ BYTES_PER_TOKEN = 4
 """A rough measure for estimates without a vocabulary."""
 DATA_FACTOR = 0.8
 """What providers write for a tool is shorter than JSON with spaces, which is what we measure."""
-MIN_RUN_CHARS = 16
 
 Encode = Callable[[str], list[int]]
 
-_RUN = re.compile(rf"(.)\1{{{MIN_RUN_CHARS - 1},}}", re.DOTALL)
+_RUN = re.compile(r"(..)\1{7,}|[^\w\s]{8,}|(?:[^\S ] ?){6,}", re.DOTALL)
+"""What OpenAI's vocabularies join into few tokens and others do not: the same again and again, signs, empty lines."""
 _DIGITS = b"0123456789"
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Family:
 OPENAI = Family(is_exact=True)
 OLDER_OPENAI = Family(vocabulary="cl100k_base", is_exact=True)
 ANTHROPIC = Family(estimate_factor=1.25, bound_factor=1.5, per_other_character=0.5)
-GOOGLE = Family(bound_factor=1.3)
+GOOGLE = Family(bound_factor=1.5)
 SMOLLM2 = Family(bound_factor=2.0, per_other_character=2.0)
 OTHERS = Family(bound_factor=1.5, per_other_character=0.5)
 
@@ -162,11 +162,15 @@ def _slices(text: str) -> Iterator[str]:
 
 
 def _surplus(text: str, encoded: bytes, family: Family) -> float:
-    """Tokens by which other vocabularies exceed OpenAI's, which joins three digits and long runs into one."""
+    """Tokens by which other vocabularies exceed OpenAI's, which join three digits and long runs into one."""
     digits = len(encoded) - len(encoded.translate(None, _DIGITS))
-    runs = sum(len(match[0]) if match[1] == "\n" else len(match[0]) / 2 for match in _RUN.finditer(text))
+    runs = sum(_run_surplus(match[0]) for match in _RUN.finditer(text))
     if text.isascii() or not family.per_other_character:
         return digits * 2 / 3 + runs
     others = len(text) - len(text.encode("ascii", errors="ignore"))
     emoji = len(text.encode("utf-16-le", errors="replace")) // 2 - len(text)  # those that take four bytes
     return digits * 2 / 3 + runs + others * family.per_other_character + emoji
+
+
+def _run_surplus(run: str) -> float:
+    return len(run) if run.isspace() and run.strip(" ") else len(run) / 2
