@@ -23,6 +23,7 @@ from src.data.unit_of_work import unit_of_work_opener
 from src.domain.catalog.ports import CatalogView
 from src.domain.catalog.use_cases import CatalogAdmin, CatalogFile, sync_files
 from src.domain.completion.answering import AnswerPorts
+from src.domain.completion.holding import HoldingPolicy
 from src.domain.completion.ports import ResponseCache, Upstreams
 from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
 from src.domain.dialogs.one_shot import Flights, OneShotPorts
@@ -216,7 +217,8 @@ async def _completions(
         meter=SplintrMeter(),
         clock=utc_now,
         total_timeout_s=settings.total_timeout_s,
-        hold_grace_s=settings.hold_grace_s,
+        progress_s=settings.progress_s,
+        holding=HoldingPolicy(lease_s=settings.hold_grace_s, least_output_tokens=settings.least_output_tokens),
     )
     return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper)
 

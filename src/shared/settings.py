@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     read_timeout_s: float = Field(300.0, gt=0, le=3600, alias="GATEWAY_UPSTREAM_READ_TIMEOUT_S")
     total_timeout_s: float = Field(600.0, gt=0, le=7200, alias="GATEWAY_UPSTREAM_TOTAL_TIMEOUT_S")
     hold_grace_s: float = Field(60.0, ge=1, le=3600, alias="GATEWAY_HOLD_GRACE_S")
+    progress_s: float = Field(3.0, ge=0.1, le=300, alias="GATEWAY_PROGRESS_S")
+    least_output_tokens: int = Field(16, ge=1, le=1_000_000, alias="GATEWAY_LEAST_OUTPUT_TOKENS")
 
     bootstrap_key: str | None = Field(None, alias="GATEWAY_BOOTSTRAP_KEY")
     encryption_key: str = Field("", alias="GATEWAY_ENCRYPTION_KEY")

@@ -29,7 +29,6 @@ from src.domain.identity.model import Principal
 from src.domain.ledger.book import Book
 from src.domain.ledger.model import (
     Account,
-    Adjustment,
     Closed,
     Closing,
     Hold,
@@ -37,10 +36,12 @@ from src.domain.ledger.model import (
     HoldRequest,
     HoldState,
     Record,
+    Renewal,
     Scope,
     Unit,
     UsageRecord,
 )
+from src.domain.ledger.quotas import Adjustment, QuotaKey
 from src.shared.errors import NotFound
 from src.shared.money import Rate, rate_from_usd
 from src.shared.pages import Page, PageRequest
@@ -175,6 +176,7 @@ class FakeLedger:
     def __init__(self, *accounts: Account) -> None:
         self.book = Book(accounts)
         self.requests: list[HoldRequest] = []
+        self.renewals: list[Renewal] = []
         self.records: list[Record] = []
         self.failure: Exception | None = None
         self.gate: Gate | None = None
@@ -184,6 +186,12 @@ class FakeLedger:
         hold = self.book.open(request)
         self.records += records
         return hold
+
+    async def renew(self, renewal: Renewal, records: Sequence[Record] = ()) -> Hold:
+        renewed = self.book.renew(renewal)
+        self.renewals.append(renewal)
+        self.records += records
+        return renewed
 
     async def close(self, closing: Closing, records: Sequence[Record] = ()) -> Closed:
         if self.gate is not None:
@@ -198,16 +206,8 @@ class FakeLedger:
         self.records += records
 
     def top_up(self, principal: Principal, amount: int, unit: Unit = Unit.TOKENS) -> Account:
-        return self.book.adjust(
-            Adjustment(
-                tenant_id=principal.tenant_id,
-                scope=Scope.USER,
-                scope_id=principal.user_id,
-                unit=unit,
-                amount=amount,
-                at=NOW,
-            )
-        )
+        key = QuotaKey(tenant_id=principal.tenant_id, scope=Scope.USER, scope_id=principal.user_id, unit=unit)
+        return self.book.adjust(Adjustment(key=key, amount=amount, at=NOW))
 
     @property
     def states(self) -> list[HoldState]:

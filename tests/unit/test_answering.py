@@ -10,6 +10,7 @@ import pytest
 from src.domain.catalog.model import Model, Usage
 from src.domain.completion.answering import Answering
 from src.domain.completion.fallback import CUT_OFF
+from src.domain.completion.holding import plan_hold
 from src.domain.completion.model import (
     Call,
     ChatRequest,
@@ -355,8 +356,9 @@ async def test_cancelling_again_and_again_settles_once() -> None:
 
 async def test_an_answer_that_was_never_started_is_cancelled_quietly() -> None:
     scene = Scene(*answers("fine"))
-    hold = await scene.ledger.open(request_of_everything(scene))
-    Answering(scene.call, hold, {}, scene.ports.answers).cancel()
+    answers_ports = scene.ports.answers
+    plan = await plan_hold(scene.call, answers_ports.meter, answers_ports.clock, answers_ports.holding)
+    Answering(scene.call, await scene.ledger.open(plan.request), plan, {}, answers_ports).cancel()
     assert scene.ledger.states == []
 
 

@@ -1,5 +1,6 @@
 """What a call owes, and whether a provider's report can be believed."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,10 @@ from tests.makers import NOW, nobody
 from tests.unit.support import hold_for, make_call, make_model
 
 MODEL = make_model()
+
+
+def line_of(unit: Unit) -> HoldLine:
+    return HoldLine(account_id=AccountId(nobody()), unit=unit, amount=100)
 
 
 def make_outcome(**given: Any) -> Outcome:
@@ -61,7 +66,7 @@ def test_whatever_was_delivered_is_settled(status: CallStatus) -> None:
     call = make_call(message_id=nobody())
     closing = closing_of(call, hold_for(call), make_outcome(status=status))
     assert (closing.state, closing.model, closing.message_id) == (HoldState.SETTLED, "fast", call.message_id)
-    assert [closing.amount(unit) for unit in Unit] == [40, 50, 1]
+    assert [closing.amount(line_of(unit)) for unit in Unit] == [40, 50, 1]
 
 
 def test_a_failed_call_owes_nothing() -> None:
@@ -69,19 +74,21 @@ def test_a_failed_call_owes_nothing() -> None:
     outcome = make_outcome(status=CallStatus.FAILED, usage=Usage(), cost_micro_usd=MicroDollars(0), model=None)
     closing = closing_of(call, hold_for(call), outcome)
     assert (closing.state, closing.model) == (HoldState.RELEASED, None)
-    assert [closing.amount(unit) for unit in Unit] == [0, 0, 0]
+    assert [closing.amount(line_of(unit)) for unit in Unit] == [0, 0, 0]
 
 
 def test_the_usage_row_says_who_asked_what_and_how_it_ended() -> None:
     call = make_call(dialog_id=nobody(), message_id=nobody(), name="smart")
     hold = hold_for(call)
-    tried = (Attempt(model="fast", outcome="ok", duration_ms=5),)
+    slow = Attempt(model="slow", outcome="timeout", duration_ms=900)
+    tried = (slow, Attempt(model="fast", outcome="ok", duration_ms=5))
     outcome = make_outcome(attempts=tried, ended_at=NOW + timedelta(seconds=1.5), flags=(USAGE_MISSING,))
     row = usage_record(call, hold, outcome, closing_of(call, hold, outcome), NOW)
     assert (row.tenant_id, row.user_id, row.hold_id) == (hold.tenant_id, hold.user_id, hold.id)
     assert (row.requested_model, row.model, row.provider) == ("smart", "fast", "openai")
     assert (row.dialog_id, row.message_id, row.endpoint) == (call.dialog_id, call.message_id, "messages")
-    assert (row.duration_ms, row.attempts, row.flags) == (1500, tried, (USAGE_MISSING,))
+    assert (row.duration_ms, row.flags) == (1500, (USAGE_MISSING,))
+    assert row.attempts == (slow, replace(tried[1], cost_micro_usd=50))
 
 
 def test_the_row_of_a_call_that_no_model_answered_names_none() -> None:

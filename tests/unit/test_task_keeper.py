@@ -150,4 +150,5 @@ async def test_a_hold_covers_the_dearest_the_longest_and_the_latest_of_a_chain()
     (request,) = ledger.requests
     assert request.demand.rates == (usd(9), usd(8))
     assert (request.demand.prompt_tokens, request.demand.output_tokens) == (13, 300)
-    assert (request.expires_at - request.at).total_seconds() == 65
+    assert (request.expires_at - request.at).total_seconds() == 60
+    assert (request.model, request.models) == ("smart", ("fast", "slow"))

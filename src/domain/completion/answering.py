@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from src.domain.catalog.model import Model, Provider, Usage
 from src.domain.completion.fallback import Trace, as_gateway_error, chain_events
+from src.domain.completion.holding import HoldingPolicy, Plan
+from src.domain.completion.lease import Lease, Noted
 from src.domain.completion.model import (
     Call,
     Delivered,
@@ -35,13 +37,14 @@ class _CutOff:
 
     status: CallStatus
     error: GatewayError | None
+    reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerPorts:
     """What an answer needs while it is generated and when it ends.
 
-    A hold outlives the longest call by `hold_grace_s`: time for the settlement of a slow database.
+    Every `progress_s` its hold is renewed, and what has been delivered is noted in it.
     """
 
     ledger: Ledger
@@ -49,15 +52,31 @@ class AnswerPorts:
     meter: TokenMeter
     clock: Clock
     total_timeout_s: float
-    hold_grace_s: float = 60.0
+    progress_s: float = 3.0
+    holding: HoldingPolicy = field(default_factory=HoldingPolicy)
 
 
 class Answering:
     """The events of one answer as they come, kept until it is settled, for any number of listeners."""
 
-    def __init__(self, call: Call, hold: Hold, providers: Mapping[str, Provider], ports: AnswerPorts) -> None:
+    def __init__(
+        self, call: Call, hold: Hold, plan: Plan, providers: Mapping[str, Provider], ports: AnswerPorts
+    ) -> None:
         self.call = call
-        self.hold = hold
+        self.id = hold.id
+        self.output_cap = plan.shrunk_cap(hold)
+        self._upstream_cap = plan.upstream_cap(hold)
+        self._lease = Lease(
+            hold,
+            plan,
+            ledger=ports.ledger,
+            clock=ports.clock,
+            lease_s=ports.holding.lease_s,
+            every_s=ports.progress_s,
+            note=self._noted,
+            cancelled=self.cancel,
+            exhausted=self._exhausted,
+        )
         self._providers = providers
         self._ports = ports
         self._started_at = ports.clock()
@@ -68,13 +87,12 @@ class Answering:
         self._listeners: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._is_generating = False
-        self._is_cancelled = False
-        self._cancel_reason: GatewayError | None = None
+        self._cancelled: _CutOff | None = None
         self._prompt_tokens: int | None = None
 
     def start(self) -> "asyncio.Task[None]":
         """Begin; the caller keeps the task alive and drains it at shutdown."""
-        self._task = asyncio.create_task(self._run(), name=f"answer {self.hold.id}")
+        self._task = asyncio.create_task(self._run(), name=f"answer {self.id}")
         return self._task
 
     def cancel(self, reason: GatewayError | None = None) -> None:
@@ -82,10 +100,20 @@ class Answering:
 
         `reason` is what listeners are told, where it was not they who wanted it to stop.
         """
-        self._is_cancelled = True
-        self._cancel_reason = reason
-        if self._task is not None and self._is_generating:
-            self._task.cancel()
+        if reason is None:
+            self._stop(_CutOff(CallStatus.CANCELLED, None, FinishReason.CANCELLED))
+        else:
+            self._stop(_CutOff(CallStatus.INTERRUPTED, reason, FinishReason.ERROR))
+
+    def _exhausted(self) -> None:
+        """The quota pays for no more: the answer ends here, as it does at any other limit of its length."""
+        self._stop(_CutOff(CallStatus.COMPLETED, None, FinishReason.LENGTH))
+
+    def _stop(self, how: _CutOff) -> None:
+        if self._cancelled is None:
+            self._cancelled = how
+            if self._task is not None and self._is_generating:
+                self._task.cancel()
 
     async def deltas(self, start: int = 0) -> AsyncGenerator[Delta]:
         """Deltas from the given position until the answer is settled. Leaving early stops the call unless detached."""
@@ -161,8 +189,10 @@ class Answering:
     async def _run(self) -> None:
         try:
             outcome = await self._generate()
-            closing = closing_of(self.call, self.hold, outcome)
-            row = usage_record(self.call, self.hold, outcome, closing, self._started_at)
+            await self._lease.cover(outcome.usage.output_tokens)
+            hold = self._lease.hold
+            closing = closing_of(self.call, hold, outcome)
+            row = usage_record(self.call, hold, outcome, closing, self._started_at)
             await self._ports.ledger.close(closing, (row, *self.call.closing(outcome)))
             self._outcome = outcome
         except GatewayError as error:
@@ -180,9 +210,10 @@ class Answering:
 
     async def _ended(self) -> Finished | _CutOff:
         """Call the chain within the total time, to any of its ends."""
-        if self._is_cancelled:  # before the task had its first turn
-            return self._cancelled()
+        if self._cancelled is not None:  # before the task had its first turn
+            return self._cancelled
         self._is_generating = True
+        self._lease.start()
         try:
             async with asyncio.timeout(self._ports.total_timeout_s):
                 return await self._listen()
@@ -190,19 +221,20 @@ class Answering:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101
             task.uncancel()
-            return self._cancelled()
+            return self._cancelled or _CutOff(CallStatus.CANCELLED, None, FinishReason.CANCELLED)
         except TimeoutError:
             seconds = f"{self._ports.total_timeout_s:g}"
             late = UpstreamFailed(Failure.TIMEOUT, f"The provider did not finish within {seconds} seconds.")
-            return _CutOff(CallStatus.INTERRUPTED, self._error_of(late))
+            return _CutOff(CallStatus.INTERRUPTED, self._error_of(late), FinishReason.ERROR)
         except UpstreamFailed as failure:
-            return _CutOff(CallStatus.INTERRUPTED, self._error_of(failure))
+            return _CutOff(CallStatus.INTERRUPTED, self._error_of(failure), FinishReason.ERROR)
         except Exception as error:  # noqa: BLE001 - an adapter's own fault must not lose the hold
             broken = UpstreamFailed(Failure.MALFORMED, "The provider's answer could not be read.")
             broken.__cause__ = error
-            return _CutOff(CallStatus.INTERRUPTED, self._error_of(broken))
+            return _CutOff(CallStatus.INTERRUPTED, self._error_of(broken), FinishReason.ERROR)
         finally:
             self._is_generating = False
+            self._lease.stop()
 
     def _error_of(self, failure: UpstreamFailed) -> GatewayError:
         error = as_gateway_error(failure, len(self._trace.attempts))
@@ -210,12 +242,13 @@ class Answering:
         return error
 
     async def _listen(self) -> Finished:
+        excluded = self._lease.hold.excluded_models
         events = chain_events(
-            self.call.route.models,
+            [model for model in self.call.route.models if model.name not in excluded],
             self._providers,
             self._ports.upstreams,
             self.call.chat,
-            self.hold.output_cap,
+            self._upstream_cap,
             self._trace,
         )
         async with aclosing(events):
@@ -224,6 +257,8 @@ class Answering:
                     return event
                 self._deltas.append(event)
                 self._announce()
+                if self._lease.counts_output:
+                    self._lease.wrote(self._tokens_of(event))
         raise UpstreamFailed(Failure.MALFORMED, "The provider's answer had no end.")
 
     def _delivered(self) -> Delivered:
@@ -232,6 +267,21 @@ class Answering:
         if not chunks:
             return Delivered(self._plain_text())
         return chunks[0].read(b"".join(chunk.data for chunk in chunks))
+
+    def _tokens_of(self, delta: Delta) -> int:
+        model = self._trace.answering
+        text = delta.text if isinstance(delta, TextDelta) else delta.read(delta.data).text
+        return 0 if model is None else self._ports.meter.count(text, model)
+
+    async def _noted(self) -> Noted | None:
+        """The call as it would be settled if it were cut off now, for whoever closes its hold if we die."""
+        if not self._deltas or self._trace.answering is None:
+            return None
+        so_far = await self._cut_off(_CutOff(CallStatus.INTERRUPTED, None, FinishReason.ERROR))
+        hold = self._lease.hold
+        closing = closing_of(self.call, hold, so_far)
+        usage = usage_record(self.call, hold, so_far, closing, self._started_at)
+        return Noted(usage, self.call.noting(so_far))
 
     def _plain_text(self) -> str:
         return "".join(delta.text for delta in self._deltas if isinstance(delta, TextDelta))
@@ -260,14 +310,9 @@ class Answering:
             flags=(fault,) if fault else (),
         )
 
-    def _cancelled(self) -> _CutOff:
-        status = CallStatus.CANCELLED if self._cancel_reason is None else CallStatus.INTERRUPTED
-        return _CutOff(status, self._cancel_reason)
-
     async def _cut_off(self, cut_off: _CutOff) -> Outcome:
         """Charged for what was delivered; a call that delivered nothing has failed and costs nothing."""
-        error = cut_off.error
-        reason = FinishReason.CANCELLED if error is None else FinishReason.ERROR
+        error, reason = cut_off.error, cut_off.reason
         model = self._trace.answering
         if model is None or not self._deltas:
             error = error or ProvidersFailed("The call was cancelled before the provider answered.")

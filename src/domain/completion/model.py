@@ -202,7 +202,8 @@ def no_records(_: Outcome) -> Sequence[Record]:
 class Call:
     """One completion to be made, and the rows that belong to it.
 
-    `opening` commits with the hold, `closing` with the settlement. A detached call goes on when nobody listens.
+    `opening` commits with the hold, `noting` with each note of its progress, `closing` with the settlement. A detached
+    call goes on when nobody listens.
     """
 
     principal: Principal
@@ -211,6 +212,7 @@ class Call:
     endpoint: str
     request_id: str
     opening: Sequence[Record] = ()
+    noting: Callable[[Outcome], Sequence[Record]] = no_records
     closing: Callable[[Outcome], Sequence[Record]] = no_records
     dialog_id: UUID | None = None
     message_id: UUID | None = None

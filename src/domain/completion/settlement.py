@@ -1,10 +1,11 @@
 """What a call owes: provider reports checked, missing ones replaced by our own count."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from src.domain.catalog.model import Model, Usage
 from src.domain.completion.model import Call, Outcome
-from src.domain.ledger.model import CallStatus, Closing, Hold, HoldState, UsageRecord
+from src.domain.ledger.model import Attempt, CallStatus, Closing, Hold, HoldState, UsageRecord
 
 USAGE_MISSING = "usage_missing"
 USAGE_ABSURD = "usage_absurd"
@@ -62,10 +63,18 @@ def usage_record(call: Call, hold: Hold, outcome: Outcome, closing: Closing, sta
         status=outcome.status,
         usage=outcome.usage,
         cost_micro_usd=outcome.cost_micro_usd,
-        attempts=tuple(outcome.attempts),
+        attempts=_paid(outcome),
         created_at=outcome.ended_at,
         duration_ms=int((outcome.ended_at - started_at).total_seconds() * 1000),
         dialog_id=call.dialog_id,
         message_id=call.message_id,
         flags=(*outcome.flags, OVER_HOLD) if over else outcome.flags,
     )
+
+
+def _paid(outcome: Outcome) -> tuple[Attempt, ...]:
+    """The attempts, of which the one that answered cost what the call costs."""
+    if outcome.model is None or not outcome.attempts:
+        return tuple(outcome.attempts)
+    *before, last = outcome.attempts
+    return (*before, replace(last, cost_micro_usd=outcome.cost_micro_usd))

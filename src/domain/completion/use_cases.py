@@ -3,16 +3,14 @@
 import asyncio
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from datetime import timedelta
 
 from src.domain.catalog.model import Catalog, Route
 from src.domain.catalog.ports import CatalogView
 from src.domain.completion.answering import Answering, AnswerPorts
+from src.domain.completion.holding import plan_hold
 from src.domain.completion.model import Call
 from src.domain.identity.model import Principal
-from src.domain.ledger.model import Demand, HoldId, HoldRequest
 from src.shared.errors import NotAllowed, Unavailable
-from src.shared.ids import new_id
 
 SETTLE_TIMEOUT_S = 10.0
 """How long shutdown waits at the least for answers that were cut off to be settled."""
@@ -103,8 +101,10 @@ async def begin(call: Call, ports: CompletionPorts) -> Answering:
     Raises QuotaExceeded or Unavailable; then nothing was called and nothing is owed.
     """
     ports.keeper.admit()
-    hold = await ports.answers.ledger.open(await _hold_request(call, ports.answers), call.opening)
-    answering = Answering(call, hold, ports.catalog.current().providers, ports.answers)
+    answers = ports.answers
+    plan = await plan_hold(call, answers.meter, answers.clock, answers.holding)
+    hold = await answers.ledger.open(plan.request, call.opening)
+    answering = Answering(call, hold, plan, ports.catalog.current().providers, answers)
     ports.keeper.keep(answering.start(), lambda: answering.cancel(_shut_down()))
     return answering
 
@@ -113,33 +113,3 @@ def _shut_down() -> Unavailable:
     return Unavailable(
         "The gateway shut down before the answer was complete; what was delivered is stored and charged."
     )
-
-
-async def _hold_request(call: Call, ports: AnswerPorts) -> HoldRequest:
-    now = ports.clock()
-    prompt = 0
-    for model in call.route.models:
-        prompt = max(prompt, await ports.meter.prompt_bound(call.chat, model))
-    rates = [model.price_at(now).worst_rates(prompt) for model in call.route.models]
-    return HoldRequest(
-        id=HoldId(new_id()),
-        tenant_id=call.principal.tenant_id,
-        user_id=call.principal.user_id,
-        api_key_id=call.principal.api_key.id if call.principal.api_key else None,
-        model=call.route.name,
-        request_id=call.request_id,
-        demand=Demand(
-            prompt_tokens=prompt,
-            output_tokens=_wished_output(call),
-            rates=(max(rate[0] for rate in rates), max(rate[1] for rate in rates)),
-        ),
-        at=now,
-        expires_at=now + timedelta(seconds=ports.total_timeout_s + ports.hold_grace_s),
-    )
-
-
-def _wished_output(call: Call) -> int:
-    most = max(model.max_output for model in call.route.models)
-    parameters = call.chat.parameters
-    wish = parameters.max_output_tokens
-    return (most if wish is None else min(wish, most)) * parameters.choices

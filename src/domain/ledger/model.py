@@ -281,12 +281,13 @@ class CallStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One upstream call of a chain."""
+    """One upstream call of a chain. Those that failed cost nothing."""
 
     model: str
     outcome: str
     duration_ms: int
     status: int | None = None
+    cost_micro_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
