@@ -83,9 +83,8 @@ class Book:
         least useful output, or no member is left.
         """
         demand = request.demand
-        payers: list[Account] = []
+        payers: list[tuple[Account, int]] = []
         excluded: set[str] = set()
-        output = demand.output_tokens
         for account in self.payers(request):
             affordable = demand.affordable_output(account.unit, account.available)
             if affordable < demand.least_output:
@@ -93,9 +92,9 @@ class Book:
                     raise _refusal(account, demand.needed(account.unit, demand.least_output), request)
                 excluded.add(account.model)
             else:
-                payers.append(account)
-                output = min(output, affordable)
-        paying = [account for account in payers if account.model not in excluded]
+                payers.append((account, affordable))
+        payers = [payer for payer in payers if payer[0].model not in excluded]
+        output = min((affordable for _, affordable in payers), default=demand.output_tokens)
         hold = Hold(
             id=request.id,
             tenant_id=request.tenant_id,
@@ -103,8 +102,8 @@ class Book:
             api_key_id=request.api_key_id,
             model=request.model,
             request_id=request.request_id,
-            lines=tuple(_line(account, demand.needed(account.unit, output)) for account in paying),
-            output_cap=output if paying else None,
+            lines=tuple(_line(account, demand.needed(account.unit, output)) for account, _ in payers),
+            output_cap=output if payers else None,
             created_at=request.at,
             expires_at=request.expires_at,
             excluded_models=tuple(sorted(excluded)),
