@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from src.domain.catalog.model import ProviderKind, Usage
-from src.domain.completion.model import Failure, FinishReason
+from src.domain.completion.model import Delivered, Failure, FinishReason
+from src.integrations.llm import relay_anthropic, relay_openai
 from tests.contracts.relaying import (
     ANTHROPIC,
     DIALECTS,
@@ -170,6 +172,50 @@ class TestAnswers:
         assert finished.reason is FinishReason.TOOL_CALLS
         assert chunks[0].read(joined(chunks)).text == 'let me {"city":"Riga"}'
         assert (await relay_to(kind, upstream.url).complete(asking(kind))).text == "let me "
+
+    async def test_the_prompt_is_told_before_the_answer_ends_where_the_stream_begins_with_it(
+        self, upstream: Upstream, relay_to: Relays
+    ) -> None:
+        usage = scripted.Usage(input=10, output=2, cached=6, cache_write=1)
+        upstream.script(Answer(text="two wörds", usage=usage), Answer(usage=NoUsage()))
+        chunks, _ = await streamed(relay_to(ANTHROPIC, upstream.url), asking(ANTHROPIC, stream=True))
+        told = Usage(input_tokens=10, output_tokens=1, cache_read_tokens=6, cache_write_tokens=1)
+        beginning = joined(chunks).partition(b"\n\n")[0] + b"\n\n"
+        assert chunks[0].read(beginning).usage == told
+        assert chunks[0].read(joined(chunks)).usage == replace(told, output_tokens=2)
+        silent, _ = await streamed(relay_to(ANTHROPIC, upstream.url), asking(ANTHROPIC, stream=True))
+        assert silent[0].read(joined(silent)).usage is None
+
+    async def test_the_prompt_is_told_where_each_chunk_has_its_usage(self, relay_to: Relays) -> None:
+        counts = [{"prompt_tokens": 7, "completion_tokens": output} for output in (0, 1)]
+        events = (delta("a") | {"usage": counts[0]}, delta("b") | {"usage": counts[1]}, delta("c"), *TWO_WORDS[2:])
+        async with raw_server(writing(sse(*events))) as url:
+            chunks, _ = await streamed(relay_to(OPENAI, url), asking(OPENAI, stream=True))
+        assert chunks[0].read(sse(*events[:3])).usage == Usage(input_tokens=7, output_tokens=1)
+        assert chunks[0].read(sse(*events[2:3])).usage is None
+
+    @pytest.mark.parametrize(
+        ("read", "events", "text"),
+        [
+            (relay_openai.read_delivered, [{"reasoning": "hm", "reasoning_content": "hm"}, {"content": "so"}], "hmso"),
+            (relay_openai.read_delivered, [{"reasoning": "hm"}, {"refusal": "no"}], "hmno"),
+            (relay_openai.read_delivered, [{"tool_calls": [{"custom": {"input": "ls"}}, None]}], "ls"),
+            (relay_openai.read_delivered, [{"function_call": {"arguments": "{}"}}], "{}"),
+            (relay_anthropic.read_delivered, [{"type": "thinking_delta", "thinking": "hm"}], "hm"),
+            (relay_anthropic.read_delivered, [{"type": "input_json_delta", "partial_json": "{}"}], "{}"),
+            (relay_anthropic.read_delivered, [{"type": "signature_delta", "signature": "x"}], ""),
+        ],
+    )
+    def test_all_that_was_generated_counts_once(
+        self, read: Callable[[bytes], Delivered], events: list[dict[str, Any]], text: str
+    ) -> None:
+        data = sse(*({"choices": [{"delta": event}], "delta": event} for event in events))
+        assert read(data).text == text
+
+    def test_a_block_may_begin_with_text(self) -> None:
+        blocks = ({"type": "text", "text": "one "}, {"type": "thinking", "thinking": "two"}, {"type": "tool_use"})
+        data = sse(*({"type": "content_block_start", "content_block": block} for block in blocks))
+        assert relay_anthropic.read_delivered(data).text == "one two"
 
     @pytest.mark.parametrize("kind", DIALECTS)
     @pytest.mark.parametrize("stream", [False, True])

@@ -81,6 +81,13 @@ def counted(text: str, name: str) -> int:
     return len(vocabulary(name).encode_ordinary(text))
 
 
+SEPARATORS = ((", ", ": "), (",", ":"))
+
+
+def shown(value: Any, separators: tuple[str, str]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=separators).encode(errors="replace").decode()
+
+
 class TestFamilies:
     @pytest.mark.parametrize(
         ("upstream", "family"),
@@ -116,6 +123,10 @@ class TestCount:
     def test_anthropic_counts_a_quarter_more(self) -> None:
         text = TEXTS["prose"]
         assert METER.count(text, model("claude-3-opus")) == pytest.approx(1.25 * counted(text, "o200k_base"), abs=1)
+
+    def test_no_text_has_more_tokens_than_bytes(self) -> None:
+        assert counted("~}" * 200, "o200k_base") == 400
+        assert METER.count("~}" * 200, model("claude-3-opus")) == 400
 
     def test_nothing_is_nothing(self) -> None:
         assert METER.count("", model()) == 0
@@ -266,9 +277,11 @@ class TestWireBodies:
 
     @pytest.mark.parametrize("value", [None, [], {}, [[]], True, 1, ""])
     async def test_values_without_words_count(self, value: Any) -> None:
-        bodies = (wired(tools=[value] * 1000), with_parts({"type": "tool_use", "input": {"x": [value] * 1000}}))
+        bodies = (wired(tools=[value] * 10_000), with_parts({"type": "tool_use", "input": {"x": [value] * 10_000}}))
         for body in bodies:
-            assert await METER.prompt_bound(body, model()) > counted(json.dumps([value] * 1000), "o200k_base")
+            for separators in SEPARATORS:
+                count = counted(shown([value] * 10_000, separators), "o200k_base")
+                assert await METER.prompt_bound(body, model()) > count
 
     async def test_deep_bodies_are_measured(self) -> None:
         deep: dict[str, Any] = {}
@@ -290,10 +303,6 @@ JSON_VALUES = st.recursive(
 UPSTREAMS = ("gpt-4o", "gpt-4", "claude-3-opus", "gemini-2.5-flash", "SmolLM2-135M-Instruct", "some-model")
 
 
-def shown(value: Any, separators: tuple[str, str]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=separators).encode(errors="replace").decode()
-
-
 class TestAnyBody:
     @given(st.lists(JSON_VALUES, min_size=1, max_size=4), st.text(max_size=100))
     @settings(max_examples=150, deadline=None)
@@ -304,7 +313,7 @@ class TestAnyBody:
         chat = wired(tools=tools, messages=[{"role": "user", "content": text}])
         for upstream in UPSTREAMS:
             bound = await METER.prompt_bound(chat, model(upstream)) - MOST.tools
-            for separators in ((", ", ": "), (",", ":")):
+            for separators in SEPARATORS:
                 counts = METER.count(shown(tools, separators), model(upstream)) + METER.count(text, model(upstream))
                 assert counts <= bound
 
