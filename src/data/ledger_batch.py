@@ -7,10 +7,12 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from src.data.claims import drop_claims, take_claims
 from src.data.ledger_records import RecordRows
 from src.data.ledger_store import Payer, lock_accounts, read_holds, write_back
 from src.data.ledger_tables import usage_records
 from src.data.tables import messages
+from src.domain.completion.idempotency import Claim, KeyTaken
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded
 from src.domain.ledger.book import Book
 from src.domain.ledger.model import (
@@ -82,18 +84,41 @@ async def apply_batch(
 
 async def _apply(connection: AsyncConnection, operations: Sequence[Operation]) -> list[Result]:
     """Accounts are locked before holds, everywhere."""
+    claims = _claims(operations)
+    taken = await take_claims(connection, claims)
     accounts, limits = await lock_accounts(connection, _payers(operations), _line_accounts(operations))
     book = Book(accounts, await read_holds(connection, _hold_ids(operations), lock=True))
     book.entries.extend(limits)
     rows = RecordRows()
-    results = [_applied(operation, book, rows) for operation in operations]
+    results = [_applied(operation, book, rows, taken) for operation in operations]
     await write_back(connection, book)
     await rows.write(connection)
+    if claims:
+        await drop_claims(connection, _in_vain(operations, results))
     return results
 
 
-def _applied(operation: Operation, book: Book, rows: RecordRows) -> Result:
+def _claims(operations: Sequence[Operation]) -> list[tuple[Claim, HoldId | None]]:
+    """The keys under which operations were asked for, with the holds they are for."""
+    return [
+        (record, operation.request.id if isinstance(operation, Open) else None)
+        for operation in operations
+        if isinstance(operation, Open | Write)
+        for record in operation.records
+        if isinstance(record, Claim)
+    ]
+
+
+def _in_vain(operations: Sequence[Operation], results: Sequence[Result]) -> set[UUID]:
+    """Claims of operations that were refused after all."""
+    refused = [each for each, result in zip(operations, results, strict=True) if isinstance(result, GatewayError)]
+    return {claim.id for claim, _ in _claims(refused)}
+
+
+def _applied(operation: Operation, book: Book, rows: RecordRows, taken: set[UUID]) -> Result:
     """One operation on the books; its records are written only where it was not refused."""
+    if any(claim.id not in taken for claim, _ in _claims((operation,))):
+        return KeyTaken("A request with this Idempotency-Key is there already.")
     try:
         match operation:
             case Open(request, records):
@@ -119,11 +144,14 @@ def _closed(closing: Closing, records: Sequence[Record], book: Book, rows: Recor
     noted = before.noted if before is not None else None
     if closing.state is HoldState.EXPIRED:
         rows.end_noted(closing, noted)
+        rows.claims.end(closing.hold.id, charged=noted is not None)
         return closed
     is_late = before is not None and before.state is HoldState.EXPIRED
     rows.add(records, counted=noted if is_late else None)
     if closing.state is HoldState.RELEASED and not _ends_answer(records):
         rows.end_noted(closing, None)
+    if not records:
+        rows.claims.end(closing.hold.id, charged=closing.state is HoldState.SETTLED)
     return closed
 
 

@@ -8,14 +8,15 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from src.data.bulk import insert_rows, update_rows
-from src.data.ledger_tables import usage_days, usage_records
+from src.data.claims import ClaimRows
+from src.data.ledger_tables import NO_KEY, usage_days, usage_records
 from src.data.tables import dialogs, messages
 from src.data.types import storable
+from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
 from src.domain.dialogs.model import AnswerEnded, AnswerNoted, DialogId, Message, MessagesAdded, MessageStatus
 from src.domain.identity.model import TenantId
 from src.domain.ledger.model import Closing, HoldId, Record, UsageRecord
 
-NO_KEY = UUID(int=0)
 IN_PROGRESS = "status = 'in_progress'"
 LOST = "The gateway stopped before this answer was finished. Nothing was charged."
 CHARGED = "The gateway stopped before this answer was finished. What was delivered was charged."
@@ -86,6 +87,7 @@ class RecordRows:
     """Rows gathered from the records of a batch, written with one statement a table."""
 
     def __init__(self) -> None:
+        self.claims = ClaimRows()
         self._messages: list[tuple[Any, ...]] = []
         self._answers: list[tuple[Any, ...]] = []
         self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
@@ -111,6 +113,10 @@ class RecordRows:
                     self._end_answer(record)
                 case AnswerNoted():
                     self._noted[record.message_id] = (record.tenant_id, record.message_id, storable(record.content))
+                case Kept() | ClaimFreed():
+                    self.claims.add(record)
+                case Claim():
+                    pass  # taken before anything else was done
                 case _:
                     raise TypeError(f"no table for {type(record).__name__}")
 
@@ -140,6 +146,7 @@ class RecordRows:
         await update_rows(connection, messages, ("tenant_id", "id"), ("content",), noted, where=IN_PROGRESS)
         unfinished = sorted(self._unfinished, key=_by_id)
         await update_rows(connection, messages, ("tenant_id", "hold_id"), _CUT_OFF, unfinished, where=IN_PROGRESS)
+        await self.claims.write(connection)
 
     def _end_answer(self, record: AnswerEnded) -> None:
         answer = record.answer

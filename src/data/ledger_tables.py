@@ -5,6 +5,8 @@ parent row, and they must be free to be partitioned by time (their ids are UUIDv
 One code path writes them, the auditor proves them.
 """
 
+from uuid import UUID
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -13,6 +15,8 @@ from sqlalchemy import (
     Date,
     ForeignKey,
     Index,
+    Integer,
+    LargeBinary,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -23,7 +27,10 @@ from sqlalchemy import (
 
 from src.data.tables import metadata
 from src.data.types import EnumText, Id, JsonValue, UtcDateTime
+from src.domain.completion.idempotency import ClaimState
 from src.domain.ledger.model import CallStatus, EntryKind, HoldState, Scope, Unit, Window
+
+NO_KEY = UUID(int=0)
 
 # `model` is "" for none, so that uniqueness sees it. `limit_amount` is NULL for a prepaid quota: its account says it.
 quotas = Table(
@@ -155,6 +162,30 @@ usage_records = Table(
     Column("message_id", Id),
     Column("flags", JsonValue, nullable=False),
     Index(None, "tenant_id", "user_id", "id"),
+)
+
+# `api_key_id` is the nil UUID where no key was used, so that uniqueness sees it. There is no answer before its state
+# is `kept`.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("api_key_id", Id, nullable=False),
+    Column("key_hash", String(64), nullable=False),
+    Column("body_hash", String(64), nullable=False),
+    Column("state", EnumText(ClaimState), nullable=False),
+    Column("weak", Boolean, nullable=False),
+    Column("hold_id", Id, index=True),
+    Column("message_id", Id),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("status", Integer),
+    Column("media_type", Text),
+    Column("headers", JsonValue),
+    Column("body", LargeBinary),
+    UniqueConstraint("tenant_id", "user_id", "api_key_id", "key_hash", name="uq_idempotency_keys_owner"),
 )
 
 # Usage summed by day. `api_key_id` is the nil UUID where no key was used.

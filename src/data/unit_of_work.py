@@ -7,6 +7,7 @@ from typing import Self
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from src.data.claims import SqlClaimRepository
 from src.data.engine import reading, writing
 from src.data.integrity import domain_error, is_own_fault, is_transient
 from src.data.repositories.accounts import SqlAccountRepository
@@ -71,6 +72,10 @@ class SqlUnitOfWork:
     @property
     def accounts(self) -> SqlAccountRepository:
         return SqlAccountRepository(self._connection, self._tenant_id)
+
+    @property
+    def claims(self) -> SqlClaimRepository:
+        return SqlClaimRepository(self._connection, self._tenant_id)
 
     @property
     def audit(self) -> SqlAuditLog:

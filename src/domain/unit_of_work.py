@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from src.domain.catalog.ports import CatalogRepository
+from src.domain.completion.idempotency import ClaimRepository
 from src.domain.dialogs.ports import DialogRepository
 from src.domain.identity.model import TenantId
 from src.domain.identity.ports import AuditLog, Directory, IdentityRepository
@@ -31,6 +32,9 @@ class UnitOfWork(Protocol):
 
     @property
     def accounts(self) -> AccountRepository: ...
+
+    @property
+    def claims(self) -> ClaimRepository: ...
 
     @property
     def audit(self) -> AuditLog: ...

@@ -8,9 +8,8 @@ from uuid import UUID
 from sqlalchemy import Row, Select, func, select, tuple_, update
 
 from src.data.bulk import insert_rows
-from src.data.ledger_records import NO_KEY
 from src.data.ledger_store import lock_accounts, write_back
-from src.data.ledger_tables import accounts, entries, quotas, usage_days
+from src.data.ledger_tables import NO_KEY, accounts, entries, quotas, usage_days
 from src.data.repositories.base import TenantRepository, values_of
 from src.domain.identity.model import UserId
 from src.domain.ledger.book import Book

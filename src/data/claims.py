@@ -1,0 +1,160 @@
+"""Idempotency keys: taken with the operations they belong to, kept with their answers, forgotten after a day."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from src.data.bulk import insert_rows, update_rows
+from src.data.engine import writing
+from src.data.ledger_tables import NO_KEY, idempotency_keys
+from src.data.repositories.base import TenantRepository
+from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, Kept
+from src.domain.ledger.model import HoldId
+
+_NEW = (
+    "id",
+    "tenant_id",
+    "user_id",
+    "api_key_id",
+    "key_hash",
+    "body_hash",
+    "state",
+    "weak",
+    "hold_id",
+    "message_id",
+    "created_at",
+    "expires_at",
+)
+_ANSWER = ("state", "status", "media_type", "headers", "body")
+_OWNER = ("tenant_id", "user_id", "api_key_id", "key_hash")
+_ANEW = (*(name for name in _NEW if name not in _OWNER), *_ANSWER[1:])
+_TAKE_EXPIRED = (
+    f"({', '.join(_OWNER)}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ANEW)} "
+    "WHERE idempotency_keys.expires_at <= excluded.created_at"
+)
+
+
+async def take_claims(connection: AsyncConnection, claims: Sequence[tuple[Claim, HoldId | None]]) -> set[UUID]:
+    """The ids of those that are taken now; the others' keys are in somebody else's hands.
+
+    Keys are taken in one order, so that two replicas never wait for each other in turn.
+    """
+    first: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for claim, hold_id in claims:
+        row = _row(claim, hold_id)
+        first.setdefault(row[1:5], row)
+    if not first:
+        return set()
+    rows = [(*first[owner], None, None, None, None) for owner in sorted(first, key=str)]
+    await insert_rows(connection, idempotency_keys, _NEW + _ANSWER[1:], rows, on_conflict=_TAKE_EXPIRED)
+    ours = select(idempotency_keys.c.id).where(idempotency_keys.c.id.in_([row[0] for row in rows]))
+    return set((await connection.execute(ours)).scalars())
+
+
+async def drop_claims(connection: AsyncConnection, ids: Iterable[UUID]) -> None:
+    """Free keys that were taken for nothing."""
+    wanted = list(ids)
+    if wanted:
+        await connection.execute(delete(idempotency_keys).where(idempotency_keys.c.id.in_(wanted)))
+
+
+class ClaimRows:
+    """What becomes of claims in one batch."""
+
+    def __init__(self) -> None:
+        self._kept: dict[UUID, tuple[Any, ...]] = {}
+        self._freed: set[UUID] = set()
+        self._lost: list[HoldId] = []
+        self._unanswered: list[HoldId] = []
+
+    def add(self, record: Kept | ClaimFreed) -> None:
+        """The answer to a claim, or that there is none."""
+        if isinstance(record, ClaimFreed):
+            self._freed.add(record.claim_id)
+        else:
+            headers = dict(record.headers)
+            row = (record.claim_id, ClaimState.KEPT, record.status, record.media_type, headers, record.body)
+            self._kept[record.claim_id] = row
+
+    def end(self, hold_id: HoldId, *, charged: bool) -> None:
+        """A hold was closed without an answer: its claim is lost where something was charged, else free."""
+        (self._lost if charged else self._unanswered).append(hold_id)
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Write everything."""
+        await update_rows(
+            connection, idempotency_keys, ("id",), _ANSWER, [self._kept[each] for each in sorted(self._kept)]
+        )
+        await drop_claims(connection, self._freed)
+        running = idempotency_keys.c.state == ClaimState.RUNNING
+        if self._lost:
+            mine = (idempotency_keys.c.hold_id.in_(self._lost), running)
+            await connection.execute(update(idempotency_keys).where(*mine).values(state=ClaimState.LOST))
+        if self._unanswered:
+            mine = (idempotency_keys.c.hold_id.in_(self._unanswered), running)
+            await connection.execute(delete(idempotency_keys).where(*mine))
+
+
+async def forget_expired_claims(engine: AsyncEngine, now: datetime, limit: int = 1000) -> int:
+    """Delete keys whose day is over; returns how many."""
+    async with writing(engine) as connection:
+        over = select(idempotency_keys.c.id).where(idempotency_keys.c.expires_at <= now).limit(limit)
+        ids = (await connection.execute(over)).scalars().all()
+        await drop_claims(connection, ids)
+        await connection.commit()
+    return len(ids)
+
+
+class SqlClaimRepository(TenantRepository):
+    """Reading claims."""
+
+    async def find(self, claim: Claim) -> Claimed | None:
+        owner = (claim.tenant_id, claim.user_id, claim.api_key_id or NO_KEY, claim.key_hash)
+        self._require_own(claim.tenant_id)
+        statement = select(idempotency_keys).where(
+            *(idempotency_keys.c[name] == value for name, value in zip(_OWNER, owner, strict=True)),
+            idempotency_keys.c.expires_at > claim.created_at,
+        )
+        return await self._first(statement, _claimed_from)
+
+
+def _row(claim: Claim, hold_id: HoldId | None) -> tuple[Any, ...]:
+    return (
+        claim.id,
+        claim.tenant_id,
+        claim.user_id,
+        claim.api_key_id or NO_KEY,
+        claim.key_hash,
+        claim.body_hash,
+        ClaimState.RUNNING,
+        claim.weak,
+        hold_id,
+        claim.message_id,
+        claim.created_at,
+        claim.expires_at,
+    )
+
+
+def _claimed_from(row: Row[Any]) -> Claimed:
+    claim = Claim(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        user_id=row.user_id,
+        api_key_id=None if row.api_key_id == NO_KEY else row.api_key_id,
+        key_hash=row.key_hash,
+        body_hash=row.body_hash,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        message_id=row.message_id,
+        weak=row.weak,
+    )
+    kept = None
+    if row.state is ClaimState.KEPT:
+        kept = Kept(
+            claim_id=row.id, status=row.status, media_type=row.media_type, headers=row.headers or {}, body=row.body
+        )
+    return Claimed(claim=claim, state=row.state, hold_id=row.hold_id, kept=kept)
