@@ -275,7 +275,7 @@ class TestWireBodies:
         tool = {"type": "image", "data": TEXTS["prose"]}
         assert await METER.prompt_estimate(wired(tools=[tool]), model()) > 0.75 * counted(TEXTS["prose"], "o200k_base")
 
-    @pytest.mark.parametrize("value", [None, [], {}, [[]], True, 1, ""])
+    @pytest.mark.parametrize("value", [None, [], {}, [[]], ["", [], {}, {}, {}], True, 1, ""])
     async def test_values_without_words_count(self, value: Any) -> None:
         bodies = (wired(tools=[value] * 10_000), with_parts({"type": "tool_use", "input": {"x": [value] * 10_000}}))
         for body in bodies:
