@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src.domain.ledger.book import Book
 from src.domain.ledger.model import MAX_AMOUNT, Account, Demand, EntryKind, Hold, Unit, Window
@@ -20,6 +22,7 @@ from tests.makers import (
 
 USER = make_user(make_tenant())
 CHAIN = {"model": "smart", "models": ("dear", "cheap")}
+REQUEST = make_hold_request(USER)
 
 
 def standing(book: Book, account: Account) -> tuple[int, int, int]:
@@ -125,6 +128,56 @@ def test_a_chain_of_which_no_member_can_pay_is_refused_and_holds_nothing() -> No
 def test_the_quota_of_the_chain_itself_refuses_it() -> None:
     with pytest.raises(QuotaExceeded, match="for smart"):
         Book([make_account(USER, 99, model="smart")]).open(make_hold_request(USER, **CHAIN))
+
+
+def test_every_account_that_cannot_pay_refuses_and_the_book_stays_as_it_was() -> None:
+    short = [make_account(USER, 99), make_account(USER, 0, unit=Unit.REQUESTS, window=Window.DAY)]
+    book = Book([*short, make_account(USER, 100, window=Window.MONTH)])
+    told = [(each.details["unit"], each.details["window"], each.details["needed"]) for each in book.refusals(REQUEST)]
+    assert told == [("tokens", "none", 100), ("requests", "day", 1)]
+    assert (book.opened, book.changed) == ([], set())
+    with pytest.raises(QuotaExceeded) as refused:
+        book.open(REQUEST)
+    assert refused.value.details == book.refusals(REQUEST)[0].details
+
+
+def test_members_of_a_chain_refuse_only_together() -> None:
+    dear, cheap = make_account(USER, 99, model="dear"), make_account(USER, 99, model="cheap")
+    request = make_hold_request(USER, **CHAIN)
+    assert Book([dear]).refusals(request) == []
+    assert [each.details["model"] for each in Book([dear, cheap]).refusals(request)] == ["dear", "cheap"]
+    shared = make_account(USER, 99)
+    assert [each.details["model"] for each in Book([dear, shared]).refusals(request)] == [None]
+
+
+@given(
+    accounts=st.lists(
+        st.builds(
+            make_account,
+            st.just(USER),
+            st.integers(0, 250),
+            unit=st.sampled_from(Unit),
+            window=st.sampled_from(Window),
+            model=st.sampled_from([None, "smart", "dear", "cheap", "another"]),
+            held=st.integers(0, 60),
+        ),
+        max_size=6,
+    ),
+    least=st.integers(1, 90),
+)
+def test_a_call_is_refused_with_one_of_the_refusals_and_taken_where_there_is_none(
+    accounts: list[Account], least: int
+) -> None:
+    demand = Demand(prompt_tokens=10, output_tokens=90, least_output_tokens=least, rates=(1_000_000, 2_000_000))
+    request = make_hold_request(USER, demand=demand, **CHAIN)
+    book = Book(accounts)
+    refusals = [(each.message, each.details) for each in book.refusals(request)]
+    if not refusals:
+        book.open(request)
+        return
+    with pytest.raises(QuotaExceeded) as refused:
+        book.open(request)
+    assert (refused.value.message, refused.value.details) in refusals
 
 
 def test_a_member_is_charged_only_if_it_answered() -> None:

@@ -113,6 +113,27 @@ class Book:
         self.opened.append(hold)
         return hold
 
+    def refusals(self, request: HoldRequest) -> list[QuotaExceeded]:
+        """What each account says that would refuse the call: empty where `open` takes it. Nothing is changed.
+
+        Members of a chain refuse it together, when none of them can pay.
+        """
+        demand = request.demand
+        least = demand.least_output
+        short = [
+            account
+            for account in self.payers(request)
+            if demand.affordable_output(account.unit, account.available) < least
+        ]
+        left_out = {account.model for account in short} - {None, request.model}
+        if left_out >= {*request.models}:
+            left_out = set()
+        return [
+            _refusal(account, demand.needed(account.unit, least), request)
+            for account in short
+            if account.model not in left_out
+        ]
+
     def renew(self, renewal: Renewal) -> Hold:
         """Keep an open hold alive, note what was delivered, and grow it where a demand says so.
 
