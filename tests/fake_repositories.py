@@ -65,6 +65,10 @@ class FakeDirectory:
     async def user_anywhere(self, user_id: UserId) -> User | None:
         return self.store.users.get(user_id)
 
+    async def tenant_of_quota(self, quota_id: QuotaId) -> TenantId | None:
+        quota = self.store.quotas.get(quota_id)
+        return None if quota is None else quota.key.tenant_id
+
 
 @dataclass(slots=True)
 class FakeIdentity:

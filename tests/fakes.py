@@ -94,6 +94,8 @@ class FakeLedger:
             (row.quota_id, row.period) == (quota.id, change.period) for row in self._rows()
         ):
             book = Book([*self._rows(), self._new_account(quota, change.period, 0)], self._store.holds.values())
+            if not is_limit and quota.limit is not None:
+                book.set_limit(LimitChange(key=quota.key, at=change.at, period=change.period, limit=quota.limit))
         account = book.set_limit(change) if is_limit else book.adjust(change)
         self._write(book, (), None)
         return account

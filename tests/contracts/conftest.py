@@ -22,7 +22,7 @@ from src.data.unit_of_work import unit_of_work_opener
 from src.domain.identity.model import Tenant, User
 from src.domain.ledger.model import Account, Scope
 from src.domain.ledger.ports import Auditor, Ledger
-from src.domain.ledger.use_cases import current_accounts
+from src.domain.ledger.standing import standings_of
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock, utc_now
 from tests.fake_store import Store
@@ -79,8 +79,8 @@ class Backend:
     async def account(self, user: User) -> Account:
         """The user's one account."""
         async with self.open_uow(user.tenant_id) as uow:
-            (account,) = await current_accounts(uow, [(Scope.USER, user.id)], NOW, "UTC")
-            return account
+            (standing,) = await standings_of(uow, [(Scope.USER, user.id)], NOW, "UTC")
+            return standing.account
 
     async def set_limit(self, change: Any) -> Account:
         async with self.open_uow(change.key.tenant_id) as uow:

@@ -10,7 +10,7 @@ import pytest
 
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
 from src.domain.ledger.model import MAX_AMOUNT, Demand, EntryKind, HoldState, Scope, Unit
-from src.domain.ledger.use_cases import current_accounts
+from src.domain.ledger.standing import standings_of
 from src.shared.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from src.shared.pages import PageRequest
 from tests.contracts.conftest import Backend
@@ -91,9 +91,9 @@ async def test_every_scope_and_unit_pays_its_part(backend: Backend) -> None:
     assert closed.lost == {}
     async with backend.open_uow(user.tenant_id) as uow:
         left = [
-            (account.balance, account.held, account.spent)
+            (standing.account.balance, standing.account.held, standing.account.spent)
             for scope in ((Scope.TENANT, user.tenant_id), (Scope.USER, user.id), (Scope.API_KEY, key.id))
-            for account in await current_accounts(uow, [scope], NOW, "UTC")
+            for standing in await standings_of(uow, [scope], NOW, "UTC")
         ]
     assert left == [(960, 0, 40), (493, 0, 7), (2, 0, 1)]
 

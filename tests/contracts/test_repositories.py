@@ -23,6 +23,7 @@ from tests.makers import (
     make_dialog,
     make_hold_request,
     make_key,
+    make_limit,
     make_message,
     make_session,
     make_tenant,
@@ -142,6 +143,7 @@ async def test_another_tenants_rows_are_not_there(backend: Backend) -> None:
         await uow.identity.add_session(session)
         await uow.dialogs.add(dialog)
         await uow.accounts.adjust(make_top_up(user, 5))
+        (quota,) = await uow.accounts.quotas_of([(Scope.USER, user.id)])
         await uow.commit()
     message = make_message(dialog)
     await keep(backend, message)
@@ -157,14 +159,19 @@ async def test_another_tenants_rows_are_not_there(backend: Backend) -> None:
         assert (await uow.dialogs.messages(dialog.id, PageRequest())).rows == []
         assert await uow.dialogs.path(dialog.id, message.id, limit=10) == []
         assert not await uow.dialogs.delete(dialog.id, user.id)
-        assert await uow.accounts.of_scope(Scope.USER, user.id) == []
-        assert (await uow.accounts.entries(Scope.USER, user.id, PageRequest())).rows == []
+        assert await uow.accounts.quotas_of([(Scope.USER, user.id)]) == []
+        assert await uow.accounts.quota(quota.id) is None
+        assert (await uow.accounts.quotas(PageRequest())).rows == []
+        assert await uow.accounts.accounts_of([quota.id], [""]) == []
+        assert (await uow.accounts.entries(PageRequest(), scope_id=user.id)).rows == []
+        assert not await uow.accounts.remove_quota(quota.id, NOW)
         for refused in (
             uow.identity.update_user(user),
             uow.identity.add_key(make_key(user)),
             uow.dialogs.add(make_dialog(user)),
             uow.dialogs.update(dialog),
             uow.accounts.adjust(make_top_up(user, 1)),
+            uow.accounts.set_limit(make_limit(user, 1)),
         ):
             with pytest.raises(NotFound):
                 await refused

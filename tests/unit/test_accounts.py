@@ -3,18 +3,27 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from src.domain.identity.model import Principal, Role, User, UserId
 from src.domain.ledger import use_cases
-from src.domain.ledger.model import Account, AccountId, EntryKind, Scope, Unit, Window
-from src.domain.ledger.use_cases import MAX_ADJUSTMENT, TokenStanding, period_of, resets_at
+from src.domain.ledger.model import Account, EntryKind, Scope, Unit, Window
+from src.domain.ledger.use_cases import MAX_ADJUSTMENT, TokenStanding
 from src.shared.errors import Conflict, GatewayError, InvalidRequest, NotAllowed, NotFound
 from src.shared.ids import new_id
 from src.shared.pages import PageRequest
 from tests.fakes import FakeLedger
-from tests.makers import NOW, make_closing, make_hold_request, make_key, make_usage_record
+from tests.makers import (
+    NOW,
+    make_closing,
+    make_hold_request,
+    make_key,
+    make_limit,
+    make_top_up,
+    make_usage_record,
+)
 from tests.unit.identity_scene import Scene
 
 TODAY = NOW.date()
@@ -35,11 +44,12 @@ async def standing(scene: Scene, who: Principal, user_id: UserId | None = None) 
     return await use_cases.token_standing(who, user_id, open_uow=scene.open_uow, clock=scene.clock)
 
 
-def put_account(scene: Scene, scope: Scope, scope_id: Any, **given: Any) -> Account:
-    base = {"id": AccountId(new_id()), "tenant_id": scene.acme.id, "scope": scope, "scope_id": scope_id}
-    account = Account(**{**base, "unit": Unit.TOKENS, **given})
-    scene.store.accounts[account.id] = account
-    return account
+def put_quota(scene: Scene, scope: Scope, scope_id: UUID, amount: int, **given: Any) -> None:
+    """A limit per day or month where a window is given, else prepaid."""
+    change = (make_limit if "window" in given else make_top_up)(
+        scene.alice, amount, scope=scope, scope_id=scope_id, **given
+    )
+    FakeLedger(scene.store).change(change)
 
 
 async def test_a_top_up_makes_the_account_and_is_in_the_log(scene: Scene) -> None:
@@ -99,43 +109,52 @@ async def test_a_standing_counts_what_is_spent_and_held(scene: Scene) -> None:
     found = await standing(scene, scene.principal(scene.alice))
     assert (found.balance, found.limit, found.held, found.total_used) == (960, 1000, 100, 40)
     (row,) = found.quotas
-    assert (row.scope, row.unit, row.window, row.resets_at) == (Scope.USER, Unit.TOKENS, Window.NONE, None)
-    assert (row.limit, row.used, row.held, row.remaining) == (1000, 40, 100, 860)
+    account = row.account
+    assert (account.scope, account.unit, account.window) == (Scope.USER, Unit.TOKENS, Window.NONE)
+    assert (account.limit, account.spent, account.held, row.remaining) == (1000, 40, 100, 860)
+    assert row.resets_at is None
     assert await standing(scene, scene.principal(scene.admin), scene.alice.id) == found
 
 
 async def test_quotas_of_every_scope_are_told_for_the_present_period(scene: Scene) -> None:
     key = make_key(scene.alice)
-    put_account(scene, Scope.TENANT, scene.acme.id, window=Window.MONTH, period="2026-11", balance=9)
-    put_account(scene, Scope.TENANT, scene.acme.id, window=Window.MONTH, period="2026-10", balance=8)
-    put_account(scene, Scope.USER, scene.alice.id, window=Window.DAY, period="2026-11-21", balance=7, model="fast")
-    put_account(scene, Scope.USER, scene.alice.id, window=Window.DAY, period="2026-11-20", balance=6)
-    put_account(scene, Scope.API_KEY, key.id, balance=5)
+    put_quota(scene, Scope.TENANT, scene.acme.id, 9, window=Window.MONTH)
+    put_quota(scene, Scope.USER, scene.alice.id, 7, window=Window.DAY, model="fast")
+    put_quota(scene, Scope.USER, scene.alice.id, 6, window=Window.DAY)
+    put_quota(scene, Scope.API_KEY, key.id, 5)
+    put_quota(scene, Scope.NEW_USER, scene.acme.id, 4)
     with_key = await standing(scene, scene.principal(scene.alice, key))
-    assert [(row.scope, row.limit, row.model) for row in with_key.quotas] == [
+    assert [(row.account.scope, row.account.limit, row.account.model) for row in with_key.quotas] == [
         (Scope.TENANT, 9, None),
         (Scope.USER, 7, "fast"),
+        (Scope.USER, 6, None),
         (Scope.API_KEY, 5, None),
     ]
     assert with_key.quotas[0].resets_at == datetime(2026, 12, 1, tzinfo=UTC)
     assert with_key.quotas[1].resets_at == datetime(2026, 11, 22, tzinfo=UTC)
     assert with_key.balance is None, "neither a windowed quota nor a key's is the prepaid balance"
     of_alice = await standing(scene, scene.principal(scene.admin, make_key(scene.admin)), scene.alice.id)
-    assert len(of_alice.quotas) == 2
+    assert len(of_alice.quotas) == 3
 
 
-@pytest.mark.parametrize(
-    ("now", "month", "next_month"),
-    [
-        (datetime(2026, 12, 31, 23, 59, tzinfo=UTC), "2026-12", datetime(2027, 1, 1, tzinfo=UTC)),
-        (datetime(2028, 1, 31, tzinfo=UTC), "2028-01", datetime(2028, 2, 1, tzinfo=UTC)),
-        (datetime(2028, 2, 29, 12, tzinfo=UTC), "2028-02", datetime(2028, 3, 1, tzinfo=UTC)),
-    ],
-)
-def test_periods_end_with_the_calendars(now: datetime, month: str, next_month: datetime) -> None:
-    assert (period_of(Window.MONTH, now), resets_at(Window.MONTH, now)) == (month, next_month)
-    assert resets_at(Window.DAY, now) == datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
-    assert (period_of(Window.NONE, now), resets_at(Window.NONE, now)) == ("", None)
+async def test_a_new_day_begins_at_midnight_of_the_tenant(scene: Scene) -> None:
+    midnight = datetime(2026, 11, 21, 15, tzinfo=UTC)
+    scene.store.tenants[scene.acme.id] = replace(scene.acme, time_zone="Asia/Tokyo")
+    put_quota(scene, Scope.USER, scene.alice.id, 1000, window=Window.DAY)
+    ledger = FakeLedger(scene.store)
+    moment = midnight - timedelta(microseconds=1)
+    hold = await ledger.open(make_hold_request(scene.alice, at=moment, time_zone="Asia/Tokyo"))
+
+    async def seen(now: datetime) -> tuple[int, int, int, datetime | None]:
+        scene.clock = lambda: now
+        (row,) = (await standing(scene, scene.principal(scene.alice))).quotas
+        return row.account.spent, row.account.held, row.remaining, row.resets_at
+
+    assert await seen(moment) == (0, 100, 900, midnight)
+    assert await seen(midnight) == (0, 0, 1000, midnight + timedelta(days=1))
+    await ledger.close(make_closing(hold, at=midnight))
+    assert await seen(moment) == (40, 0, 960, midnight)
+    assert await seen(midnight) == (0, 0, 1000, midnight + timedelta(days=1))
 
 
 async def test_entries_and_usage_are_read_by_those_in_reach(scene: Scene) -> None:

@@ -8,10 +8,11 @@ import pytest
 
 from src.domain.identity import api_keys
 from src.domain.identity.model import ApiKeyId, Role
-from src.domain.ledger.model import Account, AccountId, Scope, Unit
+from src.domain.ledger.model import Scope
 from src.shared.errors import Conflict, InvalidRequest, NotAllowed, NotFound
 from src.shared.ids import new_id
-from tests.makers import NOW
+from tests.fakes import FakeLedger
+from tests.makers import NOW, make_top_up
 from tests.unit.identity_scene import HASHER, PAGE, Scene
 
 
@@ -68,14 +69,7 @@ async def test_a_key_that_ends_makes_no_key_that_outlives_it(scene: Scene) -> No
 
 async def test_a_key_with_a_quota_makes_no_key_to_spend_past_it(scene: Scene) -> None:
     key, sibling = scene.key(scene.alice), scene.key(scene.alice)
-    account = Account(
-        id=AccountId(new_id()),
-        tenant_id=scene.acme.id,
-        scope=Scope.API_KEY,
-        scope_id=key.id,
-        unit=Unit.TOKENS,
-    )
-    scene.store.accounts[account.id] = account
+    FakeLedger(scene.store).change(make_top_up(scene.alice, 5, scope=Scope.API_KEY, scope_id=key.id))
     principal = scene.principal(scene.alice, key)
     with pytest.raises(NotAllowed, match="quota"):
         await scene.create_key(principal)

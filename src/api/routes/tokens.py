@@ -10,13 +10,8 @@ from src.api.deps import GatewayDep, PageDep, PrincipalDep
 from src.api.native import NativeRoute, answer, everything, listed
 from src.api.routes.identity_schemas import entry_shape
 from src.domain.ledger.ports import UsageRow
-from src.domain.ledger.use_cases import (
-    QuotaStanding,
-    TokenStanding,
-    account_entries,
-    token_standing,
-    usage_of_user,
-)
+from src.domain.ledger.standing import QuotaStanding
+from src.domain.ledger.use_cases import TokenStanding, account_entries, token_standing, usage_of_user
 from src.shared.clock import utc_now
 
 router = APIRouter(tags=["tokens"], route_class=NativeRoute)
@@ -64,17 +59,18 @@ def standing_shape(standing: TokenStanding) -> dict[str, Any]:
     }
 
 
-def _quota_shape(quota: QuotaStanding) -> dict[str, Any]:
+def _quota_shape(standing: QuotaStanding) -> dict[str, Any]:
+    account = standing.account
     return {
-        "scope": quota.scope.value,
-        "unit": quota.unit.value,
-        "window": quota.window.value,
-        "model": quota.model,
-        "limit": quota.limit,
-        "used": quota.used,
-        "held": quota.held,
-        "remaining": quota.remaining,
-        "resets_at": quota.resets_at,
+        "scope": account.scope.value,
+        "unit": account.unit.value,
+        "window": account.window.value,
+        "model": account.model,
+        "limit": account.limit,
+        "used": account.spent,
+        "held": account.held,
+        "remaining": standing.remaining,
+        "resets_at": standing.resets_at,
     }
 
 

@@ -116,7 +116,8 @@ class SqlAccountRepository(TenantRepository):
     async def _account_for(self, change: QuotaChange, *, make: bool) -> Book:
         """The account of the change, locked, with its quota before it: made where there are none.
 
-        A limit is written into the quota first: whoever opens its next period reads it there.
+        A limit is written into the quota first: whoever opens its next period reads it there. A period that begins
+        with an adjustment begins with the limit nonetheless.
         """
         key = change.key
         self._require_own(key.tenant_id)
@@ -128,11 +129,15 @@ class SqlAccountRepository(TenantRepository):
             if change.key.window is Window.NONE:
                 return Book([])
             raise NotFound("There is no such quota.")
-        row = (AccountId(new_id()), key.tenant_id, quota.id, change.period, 0, 0, 0)
+        made_id = AccountId(new_id())
+        row = (made_id, key.tenant_id, quota.id, change.period, 0, 0, 0)
         await insert_rows(self._connection, accounts, _ACCOUNT, [row], on_conflict="DO NOTHING")
         found = select(accounts.c.id).where(accounts.c.quota_id == quota.id, accounts.c.period == change.period)
         account_id = (await self._connection.execute(found)).scalar_one()
-        return Book((await lock_accounts(self._connection, (), [account_id]))[0])
+        book = Book((await lock_accounts(self._connection, (), [account_id]))[0])
+        if account_id == made_id and isinstance(change, Adjustment) and quota.limit is not None:
+            book.set_limit(LimitChange(key=key, at=change.at, period=change.period, limit=quota.limit))
+        return book
 
     async def _put_quota(self, change: QuotaChange) -> None:
         key = change.key

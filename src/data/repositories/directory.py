@@ -4,10 +4,12 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 
+from src.data.ledger_tables import quotas
 from src.data.repositories.base import Repository, row_of
 from src.data.repositories.identity import key_from, tenant_from, user_from
 from src.data.tables import api_keys, tenants, users
 from src.domain.identity.model import ApiKey, ApiKeyId, Tenant, TenantId, User, UserId
+from src.domain.ledger.model import QuotaId
 from src.shared.errors import NotFound
 from src.shared.pages import Page, PageRequest
 
@@ -52,6 +54,11 @@ class SqlDirectory(Repository):
 
     async def user_anywhere(self, user_id: UserId) -> User | None:
         return await self._first(select(users).where(users.c.id == user_id), user_from)
+
+    async def tenant_of_quota(self, quota_id: QuotaId) -> TenantId | None:
+        return await self._first(
+            select(quotas.c.tenant_id).where(quotas.c.id == quota_id), lambda row: TenantId(row[0])
+        )
 
 
 def _people() -> Any:

@@ -19,6 +19,7 @@ from src.domain.identity.rules import (
     require_rank_of,
     require_unscoped,
 )
+from src.domain.ledger.new_users import add_user
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock
 from src.shared.errors import Conflict, NotAllowed, NotFound
@@ -99,8 +100,7 @@ async def create_user(
         password_hash=await _hashed(password, passwords),
     )
     async with open_uow(tenant_id) as uow:
-        existing(await uow.directory.tenant(tenant_id), "tenant")
-        await uow.identity.add_user(user)
+        await add_user(uow, user, request_id)
         event = audit_event(
             principal,
             action="user.created",
@@ -243,7 +243,7 @@ async def user_on_first_sight(
     )
     try:
         async with open_uow(tenant_id) as uow:
-            await uow.identity.add_user(user)
+            await add_user(uow, user)
             await uow.audit.record(event)
             await uow.commit()
     except Conflict:

@@ -108,7 +108,7 @@ async def revoke_api_key(
     request_id: str | None = None,
 ) -> ApiKey:
     """End a key of one's own, or of a user in one's reach; again is no error. Raises NotFound, NotAllowed."""
-    tenant_id = await _tenant_of_key(principal, key_id, open_uow)
+    tenant_id = await tenant_of_key(principal, key_id, open_uow=open_uow)
     now = clock()
     async with open_uow(tenant_id) as uow:
         key = await _key_in_reach(uow, principal, key_id)
@@ -132,7 +132,7 @@ async def rotate_api_key(
 
     Raises NotFound, NotAllowed for keys broader than the one that asks, Conflict for a key that has ended.
     """
-    tenant_id = await _tenant_of_key(principal, key_id, open_uow)
+    tenant_id = await tenant_of_key(principal, key_id, open_uow=open_uow)
     async with open_uow(tenant_id) as uow:
         wanted = await _key_in_reach(uow, principal, key_id)
     if principal.api_key is None or principal.api_key.id != key_id:
@@ -151,7 +151,8 @@ async def rotate_api_key(
     return replace(key, prefix=prefix, secret_hmac=new), secret
 
 
-async def _tenant_of_key(principal: Principal, key_id: ApiKeyId, open_uow: OpenUnitOfWork) -> TenantId:
+async def tenant_of_key(principal: Principal, key_id: ApiKeyId, *, open_uow: OpenUnitOfWork) -> TenantId:
+    """Where to look for the key: platform admins reach every tenant. Raises NotFound."""
     if not principal.is_platform_admin:
         return principal.tenant_id
     async with open_uow(None) as uow:

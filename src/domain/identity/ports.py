@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from src.domain.identity.model import ApiKey, ApiKeyId, Role, Session, Tenant, TenantId, User, UserId
+from src.domain.ledger.model import QuotaId
 from src.shared.pages import Page, PageRequest
 
 
@@ -132,6 +133,10 @@ class Directory(Protocol):
 
     async def user_anywhere(self, user_id: UserId) -> User | None:
         """For platform admins only: a user of whichever tenant."""
+        ...
+
+    async def tenant_of_quota(self, quota_id: QuotaId) -> TenantId | None:
+        """For platform admins only: whose the quota is."""
         ...
 
 

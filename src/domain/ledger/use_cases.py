@@ -1,39 +1,22 @@
 """What administrators and users ask of the books: top up, deduct, read. The hot path is elsewhere (`Ledger`)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from uuid import UUID
+from datetime import date
 
 from src.domain.identity.administration import audit_event, tenant_of_user
 from src.domain.identity.model import Principal, TenantId, UserId
 from src.domain.identity.rules import existing, name_of
 from src.domain.ledger.model import Account, Entry, Scope, Unit, Window
-from src.domain.ledger.periods import period_of, resets_at
 from src.domain.ledger.ports import UsageRow
-from src.domain.ledger.quotas import Adjustment, QuotaKey, untouched
-from src.domain.unit_of_work import OpenUnitOfWork, UnitOfWork
+from src.domain.ledger.quotas import Adjustment, QuotaKey
+from src.domain.ledger.standing import QuotaStanding, standings_of
+from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock
 from src.shared.errors import InvalidRequest
 from src.shared.pages import Page, PageRequest
 
 MAX_ADJUSTMENT = 10**12
 MAX_USAGE_DAYS = 366
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuotaStanding:
-    """One account of a user's scopes. `resets_at` is None for a prepaid balance."""
-
-    scope: Scope
-    unit: Unit
-    window: Window
-    model: str | None
-    limit: int
-    used: int
-    held: int
-    remaining: int
-    resets_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +46,7 @@ async def adjust_account(
     Raises NotAllowed, NotFound (user), InvalidRequest, Conflict when more is deducted than is free.
     """
     principal.require_admin()
-    if amount == 0 or abs(amount) > MAX_ADJUSTMENT:
-        raise InvalidRequest(
-            f"amount must not be 0, and lie within -{MAX_ADJUSTMENT} and {MAX_ADJUSTMENT}.", param="amount"
-        )
+    check_adjustment(amount)
     tenant_id = await tenant_of_user(principal, user_id, open_uow=open_uow)
     adjustment = Adjustment(
         key=QuotaKey(tenant_id=tenant_id, scope=Scope.USER, scope_id=user_id, unit=unit),
@@ -94,6 +74,14 @@ async def adjust_account(
     return account
 
 
+def check_adjustment(amount: int) -> None:
+    """Raises InvalidRequest for what is nothing or absurd."""
+    if amount == 0 or abs(amount) > MAX_ADJUSTMENT:
+        raise InvalidRequest(
+            f"amount must not be 0, and lie within -{MAX_ADJUSTMENT} and {MAX_ADJUSTMENT}.", param="amount"
+        )
+
+
 async def token_standing(
     principal: Principal, user_id: UserId | None = None, *, open_uow: OpenUnitOfWork, clock: Clock
 ) -> TokenStanding:
@@ -107,30 +95,16 @@ async def token_standing(
     async with open_uow(tenant_id) as uow:
         existing(await uow.identity.user(asked_id), "user")
         zone = existing(await uow.directory.tenant(tenant_id), "tenant").time_zone
-        current = await current_accounts(uow, scopes, now, zone)
+        quotas = await standings_of(uow, scopes, now, zone)
         total_used = await uow.accounts.tokens_used(asked_id)
-    prepaid = next((account for account in current if _is_prepaid_tokens(account)), None)
+    prepaid = next((each.account for each in quotas if _is_prepaid_tokens(each.account)), None)
     return TokenStanding(
         balance=None if prepaid is None else max(0, prepaid.balance),
         total_used=total_used,
         limit=None if prepaid is None else prepaid.limit,
         held=0 if prepaid is None else prepaid.held,
-        quotas=tuple(_standing_of(account, now, zone) for account in current),
+        quotas=tuple(quotas),
     )
-
-
-async def current_accounts(
-    uow: UnitOfWork, scopes: Sequence[tuple[Scope, UUID]], at: datetime, time_zone: str
-) -> list[Account]:
-    """The account of every quota of these scopes in the period that `at` is in, untouched ones included."""
-    quotas = await uow.accounts.quotas_of(scopes)
-    periods = {window: period_of(window, at, time_zone) for window in Window}
-    found = await uow.accounts.accounts_of([quota.id for quota in quotas], list(periods.values()))
-    used = {(account.quota_id, account.period): account for account in found}
-    return [
-        used.get((quota.id, periods[quota.key.window])) or untouched(quota, periods[quota.key.window])
-        for quota in quotas
-    ]
 
 
 async def account_entries(
@@ -178,20 +152,6 @@ def _is_prepaid_tokens(account: Account) -> bool:
         and account.unit is Unit.TOKENS
         and account.window is Window.NONE
         and account.model is None
-    )
-
-
-def _standing_of(account: Account, now: datetime, time_zone: str) -> QuotaStanding:
-    return QuotaStanding(
-        scope=account.scope,
-        unit=account.unit,
-        window=account.window,
-        model=account.model,
-        limit=account.limit,
-        used=account.spent,
-        held=account.held,
-        remaining=max(0, account.available),
-        resets_at=resets_at(account.window, now, time_zone),
     )
 
 
