@@ -58,6 +58,16 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A question with what its model is to be asked: as much of the dialog as fits."""
+
+    question: Message
+    route: Route
+    chat: ChatRequest
+    omitted_turns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exchanging:
     """A question stored and its answer under way."""
 
@@ -90,36 +100,46 @@ def ended_answer(answer: Message, outcome: Outcome) -> Message:
     )
 
 
-async def ask(
-    principal: Principal, question: Question, dialogs: DialogPorts, completions: CompletionPorts
-) -> Exchanging:
-    """Store the question and begin the answer.
+async def prepare(principal: Principal, question: Question, dialogs: DialogPorts, meter: TokenMeter) -> Prepared:
+    """The question as it would be asked now; nothing is stored.
 
-    Raises NotFound (dialog, parent or model), InvalidRequest (the question alone overflows the window), QuotaExceeded.
+    Raises NotFound (dialog, parent or model), NotAllowed, InvalidRequest (the question alone overflows the window).
     """
     dialog, path = await _history(principal, question, dialogs)
     route = resolve(dialogs.catalog.current(), principal, question.model or dialog.model)
     parameters = Parameters(**{**dialog.params, **(question.params or {})})
     parent_id = path[-1].id if path else None
     asked = new_question(dialog, parent_id, question.content, question.request_id, dialogs.clock())
+    context = _context(dialog, [*path, asked], route, parameters, meter)
+    messages = _as_chat(dialog.system_prompt, context.messages)
+    chat = ChatRequest(messages=messages, parameters=parameters, stream=question.stream)
+    return Prepared(question=asked, route=route, chat=chat, omitted_turns=context.omitted_turns)
+
+
+async def ask(
+    principal: Principal, question: Question, dialogs: DialogPorts, completions: CompletionPorts
+) -> Exchanging:
+    """Store the question and begin the answer.
+
+    Raises what `prepare` does, and QuotaExceeded.
+    """
+    prepared = await prepare(principal, question, dialogs, completions.answers.meter)
+    asked = prepared.question
     answer = unanswered(asked)
-    context = _context(dialog, [*path, asked], route, parameters, completions.answers.meter)
     call = Call(
         principal=principal,
-        route=route,
-        chat=ChatRequest(
-            messages=_as_chat(dialog.system_prompt, context.messages), parameters=parameters, stream=question.stream
-        ),
+        route=prepared.route,
+        chat=prepared.chat,
         endpoint="dialogs",
         request_id=question.request_id,
         opening=(MessagesAdded(messages=(asked, answer)),),
         closing=_answer_ended(answer),
-        dialog_id=dialog.id,
+        dialog_id=asked.dialog_id,
         message_id=answer.id,
         detached=True,
     )
     answering = await begin(call, completions)
-    return Exchanging(question=asked, answer=answer, omitted_turns=context.omitted_turns, answering=answering)
+    return Exchanging(question=asked, answer=answer, omitted_turns=prepared.omitted_turns, answering=answering)
 
 
 def _answer_ended(answer: Message) -> Callable[[Outcome], Sequence[Record]]:
