@@ -10,8 +10,6 @@ from tests.support.gateway import sqlite_url
 from tests.support.upstream import Upstream
 from tests.support.upstream_process import provider_process
 
-SHORTER = {"GATEWAY_UPSTREAM_TOTAL_TIMEOUT_S": 5}
-
 
 @pytest.fixture
 def provider() -> Iterator[Upstream]:
@@ -30,10 +28,10 @@ def check(report: Report, kills: int) -> None:
 async def test_two_gateways_on_postgres_lose_nothing_when_killed(
     postgres_url: str, provider: Upstream, tmp_path: Path
 ) -> None:
-    async with replicas_of(2, postgres_url, provider, tmp_path, **SHORTER) as replicas:
+    async with replicas_of(2, postgres_url, provider, tmp_path) as replicas:
         check(await run_chaos(replicas, 3, title="PostgreSQL, 2 gateways"), 3)
 
 
 async def test_a_gateway_on_sqlite_loses_nothing_when_killed(provider: Upstream, tmp_path: Path) -> None:
-    async with replicas_of(1, sqlite_url(tmp_path), provider, tmp_path, **SHORTER) as replicas:
+    async with replicas_of(1, sqlite_url(tmp_path), provider, tmp_path) as replicas:
         check(await run_chaos(replicas, 2, title="SQLite, 1 gateway"), 2)

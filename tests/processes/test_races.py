@@ -22,7 +22,6 @@ CALLERS_EACH = 64
 """At every gateway."""
 PAID_FOR = 9
 PLENTY = 10**9
-LONG_HOLDS = {"GATEWAY_UPSTREAM_TOTAL_TIMEOUT_S": 100}
 USAGE_TOKENS = 2
 """One word in, one word out."""
 
@@ -122,13 +121,13 @@ async def call(http: aiohttp.ClientSession, door: Door) -> Reply:
 
 @pytest.fixture
 async def on_postgres(postgres_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with replicas_of(2, postgres_url, upstream, tmp_path, **LONG_HOLDS) as replicas:
+    async with replicas_of(2, postgres_url, upstream, tmp_path) as replicas:
         yield Scene(replicas=replicas, upstream=upstream)
 
 
 @pytest.fixture
 async def on_sqlite(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with replicas_of(1, sqlite_url(tmp_path), upstream, tmp_path, **LONG_HOLDS) as replicas:
+    async with replicas_of(1, sqlite_url(tmp_path), upstream, tmp_path) as replicas:
         yield Scene(replicas=replicas, upstream=upstream)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -27,6 +27,7 @@ PATIENCE_S = 60.0
 class Outcome(StrEnum):
     """How a call ended, as its caller sees it."""
 
+    UNDER_WAY = "under way"
     ANSWERED = "answered"
     REFUSED = "refused, no credit"
     CUT = "cut off"
@@ -57,7 +58,7 @@ class Sent:
     door: str
     question: str
     dialog_id: str | None = None
-    outcome: Outcome = Outcome.CUT
+    outcome: Outcome = Outcome.UNDER_WAY
     status: int = 0
     words: str = ""
     told: Told | None = None
@@ -75,6 +76,12 @@ class Customer:
 
 class NotTold(Exception):
     """A stream ended without its last event."""
+
+
+class _Refused(Exception):
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,9 +107,9 @@ class Load:
         self._is_stopping = True
         await asyncio.gather(*self._tasks)
 
-    def answered(self) -> int:
-        """Calls acknowledged so far."""
-        return sum(call.told is not None for call in self.sent)
+    def ended(self, outcome: Outcome) -> list[Sent]:
+        """The calls that ended so, until now."""
+        return [call for call in self.sent if call.outcome is outcome]
 
     async def _keep_asking(self, customer: Customer, chance: random.Random) -> None:
         headers = {"authorization": f"Bearer {customer.secret}"}
@@ -123,12 +130,11 @@ class Load:
         call = Sent(
             request_id=f"load-{uuid4()}", customer=customer.name, door=door.name, question=f"{words} {uuid4().hex}"
         )
-        if door.path == NATIVE_PATH:
-            call.dialog_id = await dialogs.current(address)
-            if call.dialog_id is None:
-                return Outcome.UNREACHABLE
         self.sent.append(call)
-        await _carry_out(http, address, door, call, chance.choice(MODELS))
+        with _noting(call):
+            if door.path == NATIVE_PATH:
+                call.dialog_id = await dialogs.current(address, call)
+            await _carry_out(http, address, door, call, chance.choice(MODELS))
         return call.outcome
 
 
@@ -140,39 +146,48 @@ class _Dialogs:
     _id: str | None = None
     _asked: int = 0
 
-    async def current(self, address: str) -> str | None:
-        """None where it cannot be opened now."""
+    async def current(self, address: str, call: Sent) -> str:
+        """Raises _Refused where it cannot be opened now."""
         if self._id is None or self._asked >= QUESTIONS_A_DIALOG:
             self._id = None
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with self.http.post(f"{address}/api/v1/dialogs", json={}) as response:
-                    if response.status == 201:
-                        self._id, self._asked = (await response.json())["id"], 0
+            async with self.http.post(f"{address}/api/v1/dialogs", json={}) as response:
+                await _check(response, call)
+                self._id, self._asked = str((await response.json())["id"]), 0
         self._asked += 1
         return self._id
 
 
 async def _carry_out(http: aiohttp.ClientSession, address: str, door: Door, call: Sent, model: str) -> None:
-    body = door.body(call.question, model)
+    url = address + door.path.format(call.dialog_id)
+    headers = {"x-request-id": call.request_id}
+    async with http.post(url, json=door.body(call.question, model), headers=headers) as response:
+        await _check(response, call)
+        call.told = await door.read(response)
+        call.outcome = Outcome.ANSWERED
+
+
+async def _check(response: aiohttp.ClientResponse, call: Sent) -> None:
+    call.status = response.status
+    if response.status >= 400:
+        call.words = await response.text()
+        has_no_credit = response.status in (402, 429) and response.headers.get("x-should-retry") == "false"
+        raise _Refused(Outcome.REFUSED if has_no_credit else Outcome.FAILED)
+
+
+@contextlib.contextmanager
+def _noting(call: Sent) -> Iterator[None]:
+    """How the call ends, unless it is answered."""
     try:
-        async with http.post(
-            address + door.path.format(call.dialog_id), json=body, headers={"x-request-id": call.request_id}
-        ) as response:
-            call.status = response.status
-            if response.status >= 400:
-                call.words = await response.text()
-                no_credit = response.status in (402, 429) and response.headers.get("x-should-retry") == "false"
-                call.outcome = Outcome.REFUSED if no_credit else Outcome.FAILED
-                return
-            call.told = await door.read(response)
-            call.outcome = Outcome.ANSWERED
+        yield
+    except _Refused as error:
+        call.outcome = error.outcome
+    except NotTold as error:
+        call.words = str(error)
+        call.outcome = Outcome.BROKEN if call.words else Outcome.CUT
     except aiohttp.ClientConnectorError:
         call.outcome = Outcome.UNREACHABLE
     except TimeoutError:
         call.outcome = Outcome.HUNG
-    except NotTold as error:
-        call.words = str(error)
-        call.outcome = Outcome.BROKEN if call.words else Outcome.CUT
     except (aiohttp.ClientError, OSError):
         call.outcome = Outcome.CUT
 
