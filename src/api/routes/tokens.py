@@ -55,11 +55,12 @@ def standing_shape(standing: TokenStanding) -> dict[str, Any]:
         "total_used": standing.total_used,
         "limit": standing.limit,
         "held": standing.held,
-        "quotas": [_quota_shape(quota) for quota in standing.quotas],
+        "quotas": [quota_shape(quota) for quota in standing.quotas],
     }
 
 
-def _quota_shape(standing: QuotaStanding) -> dict[str, Any]:
+def quota_shape(standing: QuotaStanding) -> dict[str, Any]:
+    """A quota and what is left of it."""
     account = standing.account
     return {
         "scope": account.scope.value,
