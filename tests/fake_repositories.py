@@ -10,7 +10,7 @@ from src.domain.catalog.model import Catalog, Chain, Model, Price, Provider
 from src.domain.dialogs.model import Dialog, DialogId, DialogKind, Exchange, Message, MessageId, MessageRole
 from src.domain.identity.model import ApiKey, ApiKeyId, Session, Tenant, TenantId, User, UserId
 from src.domain.identity.ports import AuditEvent
-from src.domain.ledger.model import Account, Entry, QuotaId, Scope
+from src.domain.ledger.model import Account, Entry, HoldState, QuotaId, Scope
 from src.domain.ledger.ports import UsageRow
 from src.domain.ledger.quotas import Adjustment, LimitChange, Quota, QuotaChange
 from src.shared.errors import Conflict, NotFound
@@ -243,6 +243,12 @@ class FakeDialogs:
 
     async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None:
         return next((row for row in self._in(dialog_id) if row.id == message_id), None)
+
+    async def request_cancel(self, dialog_id: DialogId, message_id: MessageId) -> None:
+        if await self.message(dialog_id, message_id) is not None:
+            hold = self.store.holds.get(self.store.message_holds.get(message_id))
+            if hold is not None and hold.state is HoldState.OPEN:
+                self.store.holds[hold.id] = replace(hold, cancel_requested=True)
 
     async def messages(self, dialog_id: DialogId, page: PageRequest) -> Page[Message]:
         return page_of(self._in(dialog_id), page)

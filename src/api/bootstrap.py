@@ -17,6 +17,7 @@ from src.api.container import Gateway
 from src.data import schema
 from src.data.auditor import SqlAuditor
 from src.data.catalog_snapshot import CatalogSnapshot
+from src.data.claims import forget_expired_claims
 from src.data.engine import make_engine
 from src.data.group_commit import GroupCommitLedger
 from src.data.unit_of_work import unit_of_work_opener
@@ -206,7 +207,7 @@ async def _completions(
     stack.push_async_callback(writer.stop)
     upstreams = ObservedUpstreams(_providers(settings), metrics)
     stack.push_async_callback(upstreams.close)
-    sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, writer)), name="sweeper")
+    sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, writer), engine), name="sweeper")
     stack.push_async_callback(_cancelled, sweeper)
     keeper = TaskKeeper(most=settings.max_parallel_answers)
     metrics.watch_running(lambda: len(keeper.running))
@@ -318,13 +319,14 @@ async def _ask(engine: AsyncEngine) -> None:
         await connection.execute(text("SELECT 1"))
 
 
-async def _sweep(auditor: Auditor) -> None:
-    """Close the holds that crashed processes left open."""
+async def _sweep(auditor: Auditor, engine: AsyncEngine) -> None:
+    """Close the holds that crashed processes left open; forget idempotency keys whose day is over."""
     while True:
         try:
             closed = await auditor.close_expired()
             if closed:
                 log.warning("expired_holds_closed", holds=closed)
+            await forget_expired_claims(engine, utc_now())
         except Exception:
             log.warning("sweep_failed", exc_info=True)
         await asyncio.sleep(SWEEP_S)

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from src.api.json import dumps
+from src.domain.completion.idempotency import KeyReused
 from src.shared.errors import (
     BodyTooLarge,
     Conflict,
@@ -46,6 +47,7 @@ class Told:
 
 _TABLE: tuple[tuple[type[GatewayError], Told], ...] = (
     (MalformedBody, Told(400, (400, "invalid_request_error"), (400, "invalid_request_error"))),
+    (KeyReused, Told(422, (422, "idempotency_error"), (422, "invalid_request_error"))),
     (InvalidRequest, Told(422, (400, "invalid_request_error"), (400, "invalid_request_error"))),
     (Unauthenticated, Told(401, (401, "invalid_request_error"), (401, "authentication_error"), "invalid_api_key")),
     (NotAllowed, Told(403, (403, "permission_error"), (403, "permission_error"))),

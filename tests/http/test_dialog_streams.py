@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from itertools import accumulate
 from typing import Any
 from uuid import uuid4
 
@@ -70,7 +71,8 @@ async def test_events_are_numbered_and_end_with_what_was_stored(model: str, alic
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["cache-control"] == "no-store"
     events = events_of(response.text)
-    assert [each[0] for each in events] == [str(number) for number in range(len(events))]
+    ends = accumulate(len(each[2]["text"]) for each in events[1:-1])
+    assert [each[0] for each in events] == ["0", *(str(end) for end in ends), str(len("".join(WORDS)) + 1)]
     names = [each[1] for each in events]
     assert names == ["message.created", *["message.delta"] * (len(events) - 2), "message.completed"]
     assert "".join(each[2]["text"] for each in events[1:-1]) == "".join(WORDS)

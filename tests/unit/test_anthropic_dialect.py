@@ -19,7 +19,7 @@ from src.domain.completion.model import ChatRole, FinishReason, Outcome, Paramet
 from src.domain.ledger.model import CallStatus
 from src.shared.errors import InvalidRequest, ProvidersFailed
 from src.shared.money import MicroDollars
-from tests.makers import NOW
+from tests.makers import NOW, nobody
 
 HELLO = {"role": "user", "content": "hello"}
 EVENTS: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
@@ -179,12 +179,12 @@ def outcome_of(**given: Any) -> Outcome:
     base = {"status": CallStatus.COMPLETED, "text": "fine", "finish_reason": FinishReason.STOP, "model": None}
     base |= {"usage": Usage(input_tokens=10, output_tokens=2, cache_read_tokens=3, cache_write_tokens=4)}
     base |= {"cost_micro_usd": MicroDollars(9), "upstream_model": None, "attempts": (), "ended_at": NOW}
-    return Outcome(**{**base, **given})
+    return Outcome(**{"id": nobody(), **base, **given})
 
 
 @pytest.mark.parametrize("reason", FinishReason)
 def test_a_message_is_what_the_sdk_expects(reason: FinishReason) -> None:
-    body = AnthropicWriter(parse()).whole(outcome_of(finish_reason=reason), "fast-2026")
+    body = AnthropicWriter(parse(), nobody()).whole(outcome_of(finish_reason=reason), "fast-2026")
     read = Message.model_validate_json(dumps(body), strict=True)
     assert (read.model, read.content[0].type, read.content[0].text) == ("fast-2026", "text", "fine")
     assert read.stop_reason is not None
@@ -199,7 +199,7 @@ def test_input_tokens_leave_out_what_the_cache_read_and_wrote() -> None:
 
 @pytest.mark.parametrize("reason", FinishReason)
 def test_a_stream_is_what_the_sdk_expects(reason: FinishReason) -> None:
-    writer = AnthropicWriter(parse(stream=True))
+    writer = AnthropicWriter(parse(stream=True), nobody())
     first = writer.first("fast-2026", 7)
     data = first + writer.text("fi") + writer.text("ne\n\n") + writer.last(outcome_of(finish_reason=reason))
     events = []
@@ -225,6 +225,6 @@ def test_a_stream_is_what_the_sdk_expects(reason: FinishReason) -> None:
 
 def test_an_error_in_mid_stream_has_the_name_that_the_sdk_raises_on() -> None:
     error = ProvidersFailed("The connection was lost.")
-    data = AnthropicWriter(parse(stream=True)).error(error_body(error, Dialect.ANTHROPIC, "req-1"))
+    data = AnthropicWriter(parse(stream=True), nobody()).error(error_body(error, Dialect.ANTHROPIC, "req-1"))
     assert data.startswith(b"event: error\ndata: ")
     assert json.loads(data.split(b"data: ")[1])["error"]["type"] == "api_error"

@@ -17,7 +17,7 @@ from src.domain.completion.model import ChatRole, FinishReason, Outcome, Paramet
 from src.domain.ledger.model import CallStatus
 from src.shared.errors import InvalidRequest, ProvidersFailed
 from src.shared.money import MicroDollars
-from tests.makers import NOW
+from tests.makers import NOW, nobody
 
 HELLO = {"role": "user", "content": "hello"}
 ABSURD_NUMBERS = ["1", True, [], {}, float("nan"), float("inf"), float("-inf"), pytest.param(10**400, id="huge")]
@@ -233,7 +233,7 @@ def test_what_cannot_be_translated_is_named(given: dict[str, Any], names: tuple[
 def outcome_of(**given: Any) -> Outcome:
     base = {"status": CallStatus.COMPLETED, "text": "fine", "finish_reason": FinishReason.STOP, "model": None}
     base |= {"usage": Usage(input_tokens=5, output_tokens=2, cache_read_tokens=3), "cost_micro_usd": MicroDollars(9)}
-    return Outcome(**{**base, "upstream_model": None, "attempts": (), "ended_at": NOW, **given})
+    return Outcome(**{"id": nobody(), **base, "upstream_model": None, "attempts": (), "ended_at": NOW, **given})
 
 
 def events_of(data: bytes) -> list[Any]:
@@ -243,7 +243,7 @@ def events_of(data: bytes) -> list[Any]:
 
 @pytest.mark.parametrize("reason", FinishReason)
 def test_a_completion_is_what_the_sdk_expects(reason: FinishReason) -> None:
-    body = OpenAIWriter(parse()).whole(outcome_of(finish_reason=reason), "fast-2026")
+    body = OpenAIWriter(parse(), nobody()).whole(outcome_of(finish_reason=reason), "fast-2026")
     read = ChatCompletion.model_validate_json(dumps(body), strict=True)
     assert (read.model, read.choices[0].message.content, read.created) == ("fast-2026", "fine", int(NOW.timestamp()))
     assert read.usage is not None
@@ -254,7 +254,7 @@ def test_a_completion_is_what_the_sdk_expects(reason: FinishReason) -> None:
 
 @pytest.mark.parametrize("reason", FinishReason)
 def test_chunks_are_what_the_sdk_expects(reason: FinishReason) -> None:
-    writer = OpenAIWriter(parse(stream=True))
+    writer = OpenAIWriter(parse(stream=True), nobody())
     first = writer.first("fast-2026", 7)
     data = first + writer.text("fi") + writer.text("ne\n\u2028") + writer.last(outcome_of(finish_reason=reason))
     assert data.endswith(DONE)
@@ -269,7 +269,7 @@ def test_chunks_are_what_the_sdk_expects(reason: FinishReason) -> None:
 
 
 def test_usage_comes_in_a_chunk_of_its_own_where_it_was_asked_for() -> None:
-    writer = OpenAIWriter(parse(stream=True, stream_options={"include_usage": True}))
+    writer = OpenAIWriter(parse(stream=True, stream_options={"include_usage": True}), nobody())
     last = ChatCompletionChunk.model_validate_json(json.dumps(events_of(writer.last(outcome_of()))[-1]), strict=True)
     assert last.choices == []
     assert last.usage is not None
@@ -278,7 +278,7 @@ def test_usage_comes_in_a_chunk_of_its_own_where_it_was_asked_for() -> None:
 
 def test_an_error_in_mid_stream_is_an_object_that_the_sdk_raises() -> None:
     error = ProvidersFailed("The connection was lost.")
-    data = OpenAIWriter(parse(stream=True)).error(error_body(error, Dialect.OPENAI, "req-1"))
+    data = OpenAIWriter(parse(stream=True), nobody()).error(error_body(error, Dialect.OPENAI, "req-1"))
     assert events_of(data)[0]["error"]["message"] == "The connection was lost."
     assert not data.startswith(b"event:")
 

@@ -32,7 +32,7 @@ def line_of(unit: Unit) -> HoldLine:
 def make_outcome(**given: Any) -> Outcome:
     base = {"status": CallStatus.COMPLETED, "text": "fine", "finish_reason": FinishReason.STOP, "model": MODEL}
     base |= {"usage": Usage(input_tokens=30, output_tokens=10), "cost_micro_usd": MicroDollars(50)}
-    return Outcome(**{**base, "upstream_model": None, "attempts": (), "ended_at": NOW, **given})
+    return Outcome(**{"id": nobody(), **base, "upstream_model": None, "attempts": (), "ended_at": NOW, **given})
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Anthropic messages, outwards: for answers that were translated (relayed ones go out as they came)."""
 
 from typing import Any, ClassVar
+from uuid import UUID
 
+from src.api.dialects.relayed import payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import FinishReason, Outcome
-from src.shared.ids import new_id
 
 _REASONS = {
     FinishReason.STOP: "end_turn",
@@ -46,8 +47,8 @@ class AnthropicWriter:
 
     tells_prompt: ClassVar[bool] = True
 
-    def __init__(self, _: ParsedRequest) -> None:
-        self._id = f"msg_{new_id().hex}"
+    def __init__(self, _: ParsedRequest, answer_id: UUID) -> None:
+        self._id = f"msg_{answer_id.hex}"
 
     def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
         """A message."""
@@ -75,14 +76,28 @@ class AnthropicWriter:
 
     def last(self, outcome: Outcome) -> bytes:
         """Why it stopped, the usage, and the end."""
-        delta = {"stop_reason": _REASONS[outcome.finish_reason], "stop_sequence": None}
-        usage = usage_body(outcome.usage)
-        return (
-            event({"type": "content_block_stop", "index": 0}, name="content_block_stop")
-            + event({"type": "message_delta", "delta": delta, "usage": usage}, name="message_delta")
-            + event({"type": "message_stop"}, name="message_stop")
-        )
+        return _stop_block(0) + _stop_message(outcome)
+
+    def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
+        """The same for a relayed stream: the blocks that are open end too."""
+        open_blocks: dict[int, None] = {}
+        for payload in payloads_of(relayed):
+            if payload.get("type") == "content_block_start":
+                open_blocks[payload.get("index", 0)] = None
+            elif payload.get("type") == "content_block_stop":
+                open_blocks.pop(payload.get("index", 0), None)
+        return b"".join(_stop_block(index) for index in open_blocks) + _stop_message(outcome)
 
     def error(self, body: dict[str, Any]) -> bytes:
         """An error in the middle of a stream."""
         return event(body, name="error")
+
+
+def _stop_block(index: int) -> bytes:
+    return event({"type": "content_block_stop", "index": index}, name="content_block_stop")
+
+
+def _stop_message(outcome: Outcome) -> bytes:
+    delta = {"stop_reason": _REASONS[outcome.finish_reason], "stop_sequence": None}
+    told = {"type": "message_delta", "delta": delta, "usage": usage_body(outcome.usage)}
+    return event(told, name="message_delta") + event({"type": "message_stop"}, name="message_stop")

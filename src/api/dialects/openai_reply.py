@@ -2,13 +2,14 @@
 
 from datetime import datetime
 from typing import Any, ClassVar
+from uuid import UUID
 
+from src.api.dialects.relayed import payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import FinishReason, Outcome
 from src.shared.clock import utc_now
-from src.shared.ids import new_id
 
 DONE = b"data: [DONE]\n\n"
 
@@ -60,8 +61,8 @@ class OpenAIWriter:
 
     tells_prompt: ClassVar[bool] = False
 
-    def __init__(self, parsed: ParsedRequest) -> None:
-        self._id = f"chatcmpl-{new_id().hex}"
+    def __init__(self, parsed: ParsedRequest, answer_id: UUID) -> None:
+        self._id = f"chatcmpl-{answer_id.hex}"
         self._with_usage = parsed.chat.wire is not None and parsed.chat.wire.wants_usage
         self._model = parsed.model
         self._created = _seconds(utc_now())
@@ -84,6 +85,21 @@ class OpenAIWriter:
         finish = self._choice({}, _REASONS[outcome.finish_reason])
         usage = event({**self._head(), "choices": [], "usage": usage_body(outcome.usage)}) if self._with_usage else b""
         return finish + usage + DONE
+
+    def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
+        """Every choice that has not ended ends here, in chunks that look like those before."""
+        ended: dict[int, bool] = {}
+        head: dict[str, Any] = {}
+        for payload in payloads_of(relayed):
+            head = {name: payload[name] for name in ("id", "object", "created", "model") if name in payload} or head
+            for choice in payload.get("choices") or ():
+                index = choice.get("index", 0)
+                ended[index] = ended.get(index, False) or choice.get("finish_reason") is not None
+        reason = _REASONS[outcome.finish_reason]
+        left = [{"index": index, "delta": {}, "finish_reason": reason} for index, over in ended.items() if not over]
+        usage = {**self._head(), **head, "choices": [], "usage": usage_body(outcome.usage)}
+        told = event(usage) if self._with_usage else b""
+        return b"".join(event({**self._head(), **head, "choices": [choice]}) for choice in left) + told + DONE
 
     def error(self, body: dict[str, Any]) -> bytes:
         """An error in the middle of a stream: an object with `error`, which every SDK raises."""

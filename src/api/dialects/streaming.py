@@ -1,8 +1,10 @@
 """One way to serve a call to any client: the dialect says how its parts are written."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+from uuid import UUID
 
 from fastapi import Request
 from starlette.responses import Response
@@ -11,13 +13,20 @@ from src.api.container import Gateway
 from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body, error_response
+from src.api.idempotency import answered_once
 from src.api.native import answer
-from src.api.sse import EventStream
+from src.api.sse import KEEPALIVE, EventStream
+from src.domain.catalog.model import Model
 from src.domain.completion.answering import Answering
-from src.domain.completion.model import Call, Outcome, TextDelta
+from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, answer_of, kept
+from src.domain.completion.model import Call, Outcome, TextDelta, WireChunk, no_records
 from src.domain.completion.use_cases import begin, resolve
 from src.domain.identity.model import Principal
-from src.shared.errors import GatewayError
+from src.domain.ledger.model import CallStatus, Record
+from src.shared.errors import GatewayError, Unavailable
+
+WAIT_S = 0.5
+"""How often the answer of a call that another replica makes is looked for."""
 
 
 class Writer(Protocol):
@@ -33,74 +42,140 @@ class Writer(Protocol):
 
     def last(self, outcome: Outcome) -> bytes: ...
 
+    def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
+        """The end of a stream whose upstream was stopped at the quota's limit, after what was relayed of it."""
+        ...
+
     def error(self, body: dict[str, Any]) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """One compatible endpoint: its dialect and how it writes."""
+    """One compatible endpoint: its dialect and how it writes an answer of the given id."""
 
     dialect: Dialect
     endpoint: str
-    writer: Callable[[ParsedRequest], Writer]
+    writer: Callable[[ParsedRequest, UUID], Writer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """One request at a door."""
+
+    door: Door
+    parsed: ParsedRequest
+    principal: Principal
+    request_id: str
+    gateway: Gateway
+
+    def writer(self, answer_id: UUID) -> Writer:
+        """What writes the answer: the same id, whoever asks for it again."""
+        return self.door.writer(self.parsed, answer_id)
+
+    def call(self, claim: Claim | None) -> Call:
+        """The call to be made. With a key it goes on though its client leaves, who has said that it may come back."""
+        return Call(
+            principal=self.principal,
+            route=resolve(self.gateway.catalog.current(), self.principal, self.parsed.model),
+            chat=self.parsed.chat,
+            endpoint=self.door.endpoint,
+            request_id=self.request_id,
+            opening=() if claim is None else (claim,),
+            closing=(lambda outcome: (self._kept(claim, outcome),)) if claim is not None else no_records,
+            detached=claim is not None and not claim.weak,
+        )
+
+    def _kept(self, claim: Claim, outcome: Outcome) -> Record:
+        """What a repetition of the request will be answered with; nothing where the next try should be a new one."""
+        is_stream = self.parsed.chat.stream
+        gone = outcome.status is CallStatus.FAILED or (claim.weak and outcome.status is CallStatus.CANCELLED)
+        if gone or (outcome.error is not None and not is_stream):
+            return ClaimFreed(claim_id=claim.id)
+        if not is_stream:
+            answer = self.whole(outcome)
+            return kept(claim, 200, "application/json", bytes(answer.body), _whole_headers(outcome, self.parsed))
+        body = b"".join(_pieces(self, outcome))
+        return kept(claim, 200, EventStream.media_type, body, _model_headers(outcome.model, len(outcome.attempts)))
+
+    def whole(self, outcome: Outcome) -> Response:
+        """An answer that does not stream. Raises what kept it from being given."""
+        if outcome.error is not None:
+            raise outcome.error
+        headers = _whole_headers(outcome, self.parsed)
+        if outcome.wire is not None:
+            return Response(outcome.wire, media_type="application/json", headers=headers)
+        written = self.writer(outcome.id).whole(outcome, outcome.upstream_model or self.parsed.model)
+        return answer(written, headers=headers)
 
 
 async def serve(
     door: Door, parsed: ParsedRequest, principal: Principal, request: Request, gateway: Gateway
 ) -> Response:
     """Make the call and answer in the dialect; the caller's errors are raised before anything is called."""
-    request_id: str = request.state.request_id
-    call = Call(
-        principal=principal,
-        route=resolve(gateway.catalog.current(), principal, parsed.model),
-        chat=parsed.chat,
-        endpoint=door.endpoint,
-        request_id=request_id,
+    serving = Serving(
+        door=door, parsed=parsed, principal=principal, request_id=request.state.request_id, gateway=gateway
     )
-    writer = door.writer(parsed)
-    if not parsed.chat.stream:
+
+    async def first(claim: Claim | None) -> Response:
+        answering = await begin(serving.call(claim), gateway.completions)
+        if parsed.chat.stream:
+            return _stream(answering, serving)
         # Generated to its end though the client may leave: what its provider will bill is not known before.
-        outcome = await (await begin(call, gateway.completions)).outcome()
-        return _whole(outcome, parsed, writer)
-    answering = await begin(call, gateway.completions)
+        response = serving.whole(await answering.outcome())
+        response.headers.update(_cap_header(answering))
+        return response
+
+    async def attach(found: Claimed) -> Response:
+        answering = gateway.completions.running.find(found.hold_id)
+        if answering is not None:
+            return _stream(answering, serving)
+        return EventStream(_elsewhere(found.claim, serving), headers=dict, failed=_failed(serving))
+
+    return await answered_once(request, principal, gateway, first, attach if parsed.chat.stream else None)
+
+
+def _stream(answering: Answering, serving: Serving) -> EventStream:
     return EventStream(
-        _events(answering, writer, door, request_id),
-        headers=lambda: _headers(answering, parsed),
-        failed=lambda error: error_response(error, door.dialect, request_id),
+        _events(answering, serving), headers=lambda: _headers(answering, serving.parsed), failed=_failed(serving)
     )
 
 
-def _whole(outcome: Outcome, parsed: ParsedRequest, writer: Writer) -> Response:
-    if outcome.error is not None:
-        raise outcome.error
-    headers = _model_headers(outcome.model.name if outcome.model else None, len(outcome.attempts))
+def _failed(serving: Serving) -> Callable[[GatewayError], Response]:
+    return lambda error: error_response(error, serving.door.dialect, serving.request_id)
+
+
+def _whole_headers(outcome: Outcome, parsed: ParsedRequest) -> dict[str, str]:
+    headers = _model_headers(outcome.model, len(outcome.attempts))
     headers["x-gateway-cost-micro-usd"] = str(outcome.cost_micro_usd)
     if outcome.wire is not None:
-        return Response(outcome.wire, media_type="application/json", headers=headers)
-    sampling = outcome.model is None or outcome.model.capabilities.sampling
-    headers |= _dropped(parsed, sampling=sampling)
-    return answer(writer.whole(outcome, outcome.upstream_model or parsed.model), headers=headers)
+        return headers
+    return headers | _dropped(parsed, sampling=outcome.model is None or outcome.model.capabilities.sampling)
 
 
 def _headers(answering: Answering, parsed: ParsedRequest) -> Mapping[str, str]:
     """Headers of a stream, known once its first event is there."""
     model = answering.model
-    headers = _model_headers(model.name if model else None, answering.attempts)
+    headers = _model_headers(model, answering.attempts) | _cap_header(answering)
     if answering.is_relayed:
         return headers
     return headers | _dropped(parsed, sampling=model is None or model.capabilities.sampling)
 
 
-def _model_headers(model: str | None, attempts: int) -> dict[str, str]:
-    return {"x-gateway-attempts": str(attempts)} | ({"x-gateway-model": model} if model else {})
+def _model_headers(model: Model | None, attempts: int) -> dict[str, str]:
+    return {"x-gateway-attempts": str(attempts)} | ({"x-gateway-model": model.name} if model else {})
+
+
+def _cap_header(answering: Answering) -> dict[str, str]:
+    return {} if answering.output_cap is None else {"x-gateway-output-cap": str(answering.output_cap)}
 
 
 def _dropped(parsed: ParsedRequest, *, sampling: bool) -> dict[str, str]:
     return dropped_header(dropped_by(parsed.chat.parameters, sampling=sampling, untranslated=parsed.untranslated))
 
 
-async def _events(answering: Answering, writer: Writer, door: Door, request_id: str) -> AsyncGenerator[bytes]:
+async def _events(answering: Answering, serving: Serving) -> AsyncGenerator[bytes]:
     """The stream in the dialect. Raises what kept the call from answering at all, before the first event."""
+    writer = serving.writer(answering.id)
     begun = False
     deltas = answering.deltas()
     try:
@@ -110,25 +185,72 @@ async def _events(answering: Answering, writer: Writer, door: Door, request_id: 
                 continue
             if not begun:
                 begun = True
-                yield await _first(writer, answering)
+                prompt = await answering.prompt_tokens() if writer.tells_prompt else 0
+                yield writer.first(_name(answering.model, serving), prompt)
             yield writer.text(delta.text)
     finally:
         await deltas.aclose()
     try:
         outcome = await answering.outcome()
-        if outcome.error is not None:
-            raise outcome.error
     except GatewayError as error:
         if not answering.has_begun:
             raise
-        yield writer.error(error_body(error, door.dialect, request_id))
+        yield writer.error(error_body(error, serving.door.dialect, serving.request_id))
         return
+    if outcome.error is not None and not answering.has_begun:
+        raise outcome.error
+    yield _end(writer, outcome, serving, begun=begun)
+
+
+def _end(writer: Writer, outcome: Outcome, serving: Serving, *, begun: bool) -> bytes:
+    """How a stream ends, once it is settled."""
+    if outcome.error is not None:
+        return writer.error(error_body(outcome.error, serving.door.dialect, serving.request_id))
     if outcome.wire is not None:
-        yield outcome.wire
-        return
-    yield (b"" if begun else await _first(writer, answering)) + writer.last(outcome)
+        return outcome.wire
+    relayed = b"".join(delta.data for delta in outcome.deltas if isinstance(delta, WireChunk))
+    if relayed:
+        return writer.cut(outcome, relayed)
+    head = b"" if begun else writer.first(_name(outcome.model, serving), outcome.usage.input_tokens)
+    return head + writer.last(outcome)
 
 
-async def _first(writer: Writer, answering: Answering) -> bytes:
-    name = answering.model.upstream if answering.model else answering.call.route.name
-    return writer.first(name, await answering.prompt_tokens() if writer.tells_prompt else 0)
+def _pieces(serving: Serving, outcome: Outcome) -> Iterator[bytes]:
+    """The whole stream of an answer that has ended, as `_events` gave it."""
+    writer = serving.writer(outcome.id)
+    begun = False
+    for delta in outcome.deltas:
+        if not isinstance(delta, TextDelta):
+            yield delta.data
+            continue
+        if not begun:
+            begun = True
+            yield writer.first(_name(outcome.model, serving), outcome.usage.input_tokens)
+        yield writer.text(delta.text)
+    yield _end(writer, outcome, serving, begun=begun)
+
+
+def _name(model: Model | None, serving: Serving) -> str:
+    return model.upstream if model else serving.parsed.model
+
+
+async def _elsewhere(claim: Claim, serving: Serving) -> AsyncGenerator[bytes]:
+    """The stream of a call that another replica makes, once it is kept. Until then: comments, which nobody reads."""
+    gateway = serving.gateway
+    answers = gateway.completions.answers
+    deadline_s = asyncio.get_running_loop().time() + answers.total_timeout_s + 2 * answers.holding.lease_s
+    try:
+        while asyncio.get_running_loop().time() < deadline_s:
+            yield KEEPALIVE
+            await asyncio.sleep(WAIT_S)
+            async with gateway.open_reading(claim.tenant_id) as uow:
+                found = await uow.claims.find(claim)
+            if found is None:
+                raise Unavailable("The first request with this Idempotency-Key failed; nothing was charged. Try again.")
+            if found.state is not ClaimState.RUNNING:
+                yield answer_of(found).body or b""
+                return
+        raise Unavailable("The first request with this Idempotency-Key did not end in time; try again later.")
+    except GatewayError as error:
+        body = error_body(error, serving.door.dialect, serving.request_id)
+        yield serving.writer(claim.id).error(body)

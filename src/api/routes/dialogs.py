@@ -1,22 +1,26 @@
 """Dialogs and their messages."""
 
-from collections.abc import AsyncGenerator
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from src.api.deps import GatewayDep, PageDep, PrincipalDep, RequestId, path_id
-from src.api.dialects.fields import dropped_by, dropped_header
-from src.api.errors import Dialect, error_response
+from src.api.container import Gateway
+from src.api.deps import GatewayDep, PageDep, PrincipalDep, path_id
+from src.api.idempotency import answered_once
+from src.api.json import dumps
 from src.api.native import NativeRoute, answer, listed
+from src.api.routes.answer_events import asked_stream, exchange_headers, followed_stream, last_event_id
 from src.api.routes.schemas import DialogBody, MessageBody, dialog_shape, message_shape
-from src.api.sse import EventStream, event
-from src.domain.completion.model import TextDelta
+from src.domain.completion.idempotency import Claim, Claimed, Kept, kept
 from src.domain.dialogs import use_cases
+from src.domain.dialogs.following import cancel_answer, find_answer
 from src.domain.dialogs.model import DialogId, Message, MessageId, MessageStatus
-from src.domain.dialogs.sending import Exchanging, Question, ask, ended_answer
-from src.shared.errors import GatewayError, NotFound
+from src.domain.dialogs.sending import Keeping, Question, ask
+from src.domain.identity.model import Principal
+from src.shared.errors import NotFound
 from src.shared.ids import parse_id
 
 Search = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
@@ -78,24 +82,82 @@ async def get_message(dialog_id: str, message_id: str, principal: PrincipalDep, 
 
 @router.post("/{dialog_id}/messages", status_code=201)
 async def send_message(
-    dialog_id: str, body: MessageBody, principal: PrincipalDep, gateway: GatewayDep, request_id: RequestId
+    request: Request, dialog_id: str, body: MessageBody, principal: PrincipalDep, gateway: GatewayDep
 ) -> Response:
     """Ask: 201 with the pair of messages, or a stream of events where `stream` is true."""
     question = Question(
         dialog_id=_dialog_id(dialog_id),
         content=body.content,
-        request_id=request_id,
+        request_id=request.state.request_id,
         model=body.model,
         parent_id=_parent_id(body.parent_id),
         params=body.params.given() if body.params else None,
         stream=body.stream,
     )
-    exchange = await ask(principal, question, gateway.dialogs, gateway.completions)
-    if body.stream:
-        return _stream(exchange, request_id)
-    ended = await exchange.ended()
-    pair = {"user_message": message_shape(exchange.question), "message": message_shape(ended)}
-    return answer({**pair, "omitted_turns": exchange.omitted_turns}, 201, _headers(exchange, ended))
+
+    async def first(claim: Claim | None) -> Response:
+        keeping = None if claim is None else Keeping(claim, None if body.stream else _rendered(claim))
+        exchange = await ask(principal, replace(question, keeping=keeping), gateway.dialogs, gateway.completions)
+        if body.stream:
+            return asked_stream(exchange, question.request_id)
+        ended = await exchange.ended()
+        content = _pair(exchange.question, ended, exchange.omitted_turns)
+        return answer(content, 201, exchange_headers(exchange, ended))
+
+    async def attach(found: Claimed) -> Response:
+        message_id = MessageId(found.claim.message_id or found.claim.id)
+        return await _followed(request, question.dialog_id, message_id, None, principal, gateway)
+
+    return await answered_once(request, principal, gateway, first, attach if body.stream else None)
+
+
+def _pair(question: Message, ended: Message, omitted_turns: int) -> dict[str, Any]:
+    pair = {"user_message": message_shape(question), "message": message_shape(ended)}
+    return {**pair, "omitted_turns": omitted_turns}
+
+
+def _rendered(claim: Claim) -> Callable[[Message, Message, int], Kept]:
+    """How the answer is kept for whoever repeats the request."""
+
+    def render(question: Message, ended: Message, omitted_turns: int) -> Kept:
+        headers = {"x-gateway-model": ended.model or "", "x-gateway-cost-micro-usd": str(ended.cost_micro_usd)}
+        return kept(claim, 201, "application/json", dumps(_pair(question, ended, omitted_turns)), headers)
+
+    return render
+
+
+@router.get("/{dialog_id}/messages/{message_id}/events")
+async def answer_events(
+    request: Request, dialog_id: str, message_id: str, principal: PrincipalDep, gateway: GatewayDep
+) -> Response:
+    """The events of an answer, running or finished, after the `Last-Event-ID` that was seen; from the start without."""
+    message = MessageId(path_id(message_id, "message"))
+    return await _followed(request, _dialog_id(dialog_id), message, last_event_id(request), principal, gateway)
+
+
+async def _followed(
+    request: Request,
+    dialog_id: DialogId,
+    message_id: MessageId,
+    seen: int | None,
+    principal: Principal,
+    gateway: Gateway,
+) -> Response:
+    found = await find_answer(principal, dialog_id, message_id, gateway.dialogs)
+    created: dict[str, Any] | None = None
+    if seen is None:
+        question = MessageId(found.parent_id or found.id)
+        asked = await use_cases.get_message(principal, dialog_id, question, gateway.dialogs)
+        created = {"user_message": message_shape(asked)}
+    return followed_stream(found, created, seen or 0, principal, gateway, request.state.request_id)
+
+
+@router.post("/{dialog_id}/messages/{message_id}/cancel")
+async def cancel(dialog_id: str, message_id: str, principal: PrincipalDep, gateway: GatewayDep) -> Response:
+    """Stop an answer: what was generated is kept and charged. 202 while the replica that makes it has not heard yet."""
+    message = MessageId(path_id(message_id, "message"))
+    ended = await cancel_answer(principal, _dialog_id(dialog_id), message, gateway.dialogs, gateway.completions)
+    return answer(message_shape(ended), 202 if ended.status is MessageStatus.IN_PROGRESS else 200)
 
 
 def _parent_id(text: str | None) -> MessageId | None:
@@ -105,61 +167,3 @@ def _parent_id(text: str | None) -> MessageId | None:
     if found is None:
         raise NotFound("The parent message is not in this dialog.", param="parent_id")
     return MessageId(found)
-
-
-def _headers(exchange: Exchanging, ended: Message) -> dict[str, str]:
-    return {
-        "x-gateway-model": ended.model or "",
-        "x-gateway-attempts": str(exchange.answering.attempts),
-        "x-gateway-cost-micro-usd": str(ended.cost_micro_usd),
-        **_dropped(exchange),
-    }
-
-
-def _dropped(exchange: Exchanging) -> dict[str, str]:
-    """Sampling parameters that the model (in a stream not yet known to be another: the first of its chain) refuses."""
-    call = exchange.answering.call
-    model = exchange.answering.model or call.route.models[0]
-    return dropped_header(dropped_by(call.chat.parameters, sampling=model.capabilities.sampling, untranslated=()))
-
-
-def _stream(exchange: Exchanging, request_id: str) -> EventStream:
-    return EventStream(
-        _events(exchange),
-        headers=lambda: _dropped(exchange),
-        failed=lambda error: error_response(error, Dialect.NATIVE, request_id),
-    )
-
-
-async def _events(exchange: Exchanging) -> AsyncGenerator[bytes]:
-    """message.created, message.delta …, and message.completed or message.failed; ids count up from 0."""
-    created = {
-        "message": message_shape(exchange.answer),
-        "user_message": message_shape(exchange.question),
-        "omitted_turns": exchange.omitted_turns,
-    }
-    yield event(created, name="message.created", event_id="0")
-    number = 0
-    deltas = exchange.answering.deltas()
-    try:
-        async for delta in deltas:
-            if isinstance(delta, TextDelta):
-                number += 1
-                yield event({"text": delta.text}, name="message.delta", event_id=str(number))
-    finally:
-        await deltas.aclose()
-    name, data = await _end(exchange)
-    yield event(data, name=name, event_id=str(number + 1))
-
-
-async def _end(exchange: Exchanging) -> tuple[str, dict[str, object]]:
-    """The last event: the answer as it was stored."""
-    try:
-        outcome = await exchange.answering.outcome()
-    except GatewayError as error:
-        lost = {**message_shape(exchange.answer), "status": MessageStatus.FAILED.value}
-        return "message.failed", {"error": {"code": error.specific_code, "message": error.message}, "message": lost}
-    ended = ended_answer(exchange.answer, outcome)
-    if outcome.error is None:
-        return "message.completed", {"message": message_shape(ended)}
-    return "message.failed", {"error": ended.error, "message": message_shape(ended)}

@@ -5,11 +5,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, exists, func, insert, literal, or_, select, update
 
+from src.data.ledger_tables import holds
 from src.data.repositories.base import TenantRepository, row_of, values_of
 from src.data.tables import dialogs, messages, users
 from src.domain.catalog.model import Usage
 from src.domain.dialogs.model import Dialog, DialogId, DialogKind, Exchange, Message, MessageId, MessageRole
 from src.domain.identity.model import UserId
+from src.domain.ledger.model import HoldState
 from src.shared.errors import NotFound
 from src.shared.pages import Page, PageRequest
 
@@ -65,6 +67,11 @@ class SqlDialogRepository(TenantRepository):
     async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None:
         statement = self._messages(dialog_id).where(messages.c.id == message_id)
         return await self._first(statement, _message_of_row)
+
+    async def request_cancel(self, dialog_id: DialogId, message_id: MessageId) -> None:
+        its_hold = self._messages(dialog_id).with_only_columns(messages.c.hold_id).where(messages.c.id == message_id)
+        mine = (holds.c.tenant_id == self._tenant_id, holds.c.id.in_(its_hold), holds.c.state == HoldState.OPEN)
+        await self._connection.execute(update(holds).where(*mine).values(cancel_requested=True))
 
     async def messages(self, dialog_id: DialogId, page: PageRequest) -> Page[Message]:
         return await self._page(self._messages(dialog_id), messages.c.id, page, _message_of_row)

@@ -12,6 +12,7 @@ from src.domain.completion.lease import Lease, Noted
 from src.domain.completion.model import (
     Call,
     Delivered,
+    Delta,
     Failure,
     Finished,
     FinishReason,
@@ -27,8 +28,6 @@ from src.domain.ledger.ports import Ledger
 from src.shared.clock import Clock
 from src.shared.errors import GatewayError, ProvidersFailed, Unavailable
 from src.shared.money import MicroDollars
-
-Delta = TextDelta | WireChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class Answering:
         self._outcome: Outcome | None = None
         self._broken: GatewayError | None = None
         self._listeners: set[asyncio.Future[None]] = set()
+        self._followers = 0
         self._task: asyncio.Task[None] | None = None
         self._is_generating = False
         self._cancelled: _CutOff | None = None
@@ -116,7 +116,11 @@ class Answering:
                 self._task.cancel()
 
     async def deltas(self, start: int = 0) -> AsyncGenerator[Delta]:
-        """Deltas from the given position until the answer is settled. Leaving early stops the call unless detached."""
+        """Deltas from the given position until the answer is settled.
+
+        When the last listener leaves early the call is stopped, unless it is detached.
+        """
+        self._followers += 1
         try:
             position = start
             while True:
@@ -127,7 +131,8 @@ class Answering:
                     return
                 await self._news()
         finally:
-            if not self._is_over and not self.call.detached:
+            self._followers -= 1
+            if not self._is_over and not self.call.detached and not self._followers:
                 self.cancel()
 
     async def outcome(self) -> Outcome:
@@ -323,6 +328,7 @@ class Answering:
 
     def _ending(self, status: CallStatus, model: Model | None, usage: Usage) -> Outcome:
         return Outcome(
+            id=self.id,
             status=status,
             text="",
             finish_reason=FinishReason.STOP,
@@ -332,4 +338,5 @@ class Answering:
             upstream_model=None,
             attempts=tuple(self._trace.attempts),
             ended_at=self._ports.clock(),
+            deltas=self._deltas,
         )

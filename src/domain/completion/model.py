@@ -123,6 +123,10 @@ class Delivered:
     usage: Usage | None = None
 
 
+Delta = TextDelta | WireChunk
+"""A piece of an answer."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The upstream's last word. `usage` is None where it reported none, and unchecked: providers lie.
@@ -177,8 +181,12 @@ class UpstreamFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer."""
+    """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer.
 
+    `deltas` are the pieces in which it was delivered, `id` is its hold's.
+    """
+
+    id: UUID
     status: CallStatus
     text: str
     finish_reason: FinishReason
@@ -191,6 +199,7 @@ class Outcome:
     wire: bytes | None = None
     error: GatewayError | None = None
     flags: tuple[str, ...] = ()
+    deltas: Sequence[Delta] = ()
 
 
 def no_records(_: Outcome) -> Sequence[Record]:

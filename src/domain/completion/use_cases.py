@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import UUID
 
 from src.domain.catalog.model import Catalog, Route
 from src.domain.catalog.ports import CatalogView
@@ -75,6 +76,23 @@ class TaskKeeper:
             stop()
 
 
+class Running:
+    """The answers that this process is generating, by the ids of their holds and of their messages."""
+
+    def __init__(self) -> None:
+        self._answers: dict[UUID, Answering] = {}
+
+    def find(self, answer_id: UUID | None) -> Answering | None:
+        """The answer, where it is generated here and now."""
+        return None if answer_id is None else self._answers.get(answer_id)
+
+    def add(self, answering: Answering, task: "asyncio.Task[None]") -> None:
+        """Remember it until its task is done."""
+        names = [answering.id, *([answering.call.message_id] if answering.call.message_id else [])]
+        self._answers.update((name, answering) for name in names)
+        task.add_done_callback(lambda _: [self._answers.pop(name, None) for name in names])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionPorts:
     """What completions are made with."""
@@ -82,6 +100,7 @@ class CompletionPorts:
     answers: AnswerPorts
     catalog: CatalogView
     keeper: TaskKeeper
+    running: Running = field(default_factory=Running)
 
 
 def resolve(catalog: Catalog, principal: Principal, name: str | None) -> Route:
@@ -105,7 +124,9 @@ async def begin(call: Call, ports: CompletionPorts) -> Answering:
     plan = await plan_hold(call, answers.meter, answers.clock, answers.holding)
     hold = await answers.ledger.open(plan.request, call.opening)
     answering = Answering(call, hold, plan, ports.catalog.current().providers, answers)
-    ports.keeper.keep(answering.start(), lambda: answering.cancel(_shut_down()))
+    task = answering.start()
+    ports.keeper.keep(task, lambda: answering.cancel(_shut_down()))
+    ports.running.add(answering, task)
     return answering
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from src.domain.catalog.model import Route, Usage
+from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
 from src.domain.completion.model import Call, ChatMessage, ChatRequest, ChatRole, Outcome, Parameters
 from src.domain.completion.ports import ResponseCache
 from src.domain.completion.use_cases import CompletionPorts, begin, resolve
@@ -27,7 +28,7 @@ from src.domain.dialogs.model import (
 from src.domain.dialogs.sending import ended_answer
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.model import Principal, TenantId, User
-from src.domain.ledger.model import CallStatus
+from src.domain.ledger.model import CallStatus, Record
 from src.shared.errors import Conflict, ProvidersFailed
 from src.shared.ids import new_id
 
@@ -97,12 +98,26 @@ def cache_key(tenant_id: TenantId, route: Route, messages: tuple[ChatMessage, ..
     return f"answer:{tenant_id}:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
+@dataclass(frozen=True, slots=True)
+class OneShotKeeping:
+    """The key a one-shot question is asked under, and how its answer is written down for whoever repeats it."""
+
+    claim: Claim
+    render: Callable[[Message], Kept]
+
+
 async def answer_once(
-    principal: Principal, user: User, content: str, model: str | None, request_id: str, ports: OneShotPorts
+    principal: Principal,
+    user: User,
+    content: str,
+    model: str | None,
+    request_id: str,
+    ports: OneShotPorts,
+    keeping: OneShotKeeping | None = None,
 ) -> Message:
     """Answer one question of `user` (the principal, or somebody the principal speaks for), from the cache if it can.
 
-    Raises NotFound (model), QuotaExceeded, ProvidersFailed, Unavailable.
+    Raises NotFound (model), QuotaExceeded, ProvidersFailed, Unavailable, KeyTaken.
     """
     speaker = replace(principal, user=user)
     route = resolve(ports.dialogs.catalog.current(), principal, model)
@@ -118,17 +133,17 @@ async def answer_once(
             if failures == MOST_FAILURES:
                 raise landed
         elif landed is not None:
-            return await _keep_cached(question, landed, ports)
+            return await _keep_cached(question, landed, ports, keeping)
     with ports.flights.lead(key) as share:
         found = await ports.cache.get(key)
         if found is None:
-            answer, outcome = await _generate(speaker, route, chat, question, ports)
+            answer, outcome = await _generate(speaker, route, chat, question, ports, keeping)
             if outcome.status is CallStatus.COMPLETED:
                 share(_cacheable(outcome))
                 await ports.cache.put(key, _cacheable(outcome), ports.cache_ttl_s)
             return answer
         share(found)
-    return await _keep_cached(question, found, ports)
+    return await _keep_cached(question, found, ports, keeping)
 
 
 async def history(principal: Principal, user: User, limit: int, ports: DialogPorts) -> list[Exchange]:
@@ -166,7 +181,12 @@ async def _chat_dialog(speaker: Principal, ports: DialogPorts) -> Dialog:
 
 
 async def _generate(
-    speaker: Principal, route: Route, chat: ChatRequest, question: Message, ports: OneShotPorts
+    speaker: Principal,
+    route: Route,
+    chat: ChatRequest,
+    question: Message,
+    ports: OneShotPorts,
+    keeping: OneShotKeeping | None,
 ) -> tuple[Message, Outcome]:
     answer = unanswered(question)
     call = Call(
@@ -175,8 +195,8 @@ async def _generate(
         chat=chat,
         endpoint="chat",
         request_id=question.request_id or "",
-        opening=(MessagesAdded(messages=(question, answer)),),
-        closing=lambda outcome: (AnswerEnded(answer=ended_answer(answer, outcome)),),
+        opening=(MessagesAdded(messages=(question, answer)), *((keeping.claim,) if keeping else ())),
+        closing=lambda outcome: _ended(ended_answer(answer, outcome), keeping),
         dialog_id=question.dialog_id,
         message_id=answer.id,
         detached=True,
@@ -187,6 +207,15 @@ async def _generate(
     return ended_answer(answer, outcome), outcome
 
 
+def _ended(answer: Message, keeping: OneShotKeeping | None) -> Sequence[Record]:
+    ending = AnswerEnded(answer=answer)
+    if keeping is None:
+        return (ending,)
+    if answer.status is not MessageStatus.COMPLETED:
+        return (ending, ClaimFreed(claim_id=keeping.claim.id))
+    return (ending, keeping.render(answer))
+
+
 def _cacheable(outcome: Outcome) -> Mapping[str, Any]:
     return {
         "text": outcome.text,
@@ -195,7 +224,9 @@ def _cacheable(outcome: Outcome) -> Mapping[str, Any]:
     }
 
 
-async def _keep_cached(question: Message, found: Mapping[str, Any], ports: OneShotPorts) -> Message:
+async def _keep_cached(
+    question: Message, found: Mapping[str, Any], ports: OneShotPorts, keeping: OneShotKeeping | None
+) -> Message:
     """Store the question with its cached answer: the history loses nothing, the ledger has nothing to do."""
     answer = replace(
         unanswered(question),
@@ -207,5 +238,6 @@ async def _keep_cached(question: Message, found: Mapping[str, Any], ports: OneSh
         cached=True,
         completed_at=ports.dialogs.clock(),
     )
-    await ports.completions.answers.ledger.record((MessagesAdded(messages=(question, answer)),))
+    asked_under = () if keeping is None else (keeping.claim, keeping.render(answer))
+    await ports.completions.answers.ledger.record((MessagesAdded(messages=(question, answer)), *asked_under))
     return answer

@@ -35,6 +35,10 @@ class DialogRepository(Protocol):
 
     async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None: ...
 
+    async def request_cancel(self, dialog_id: DialogId, message_id: MessageId) -> None:
+        """Ask whoever generates the answer to stop."""
+        ...
+
     async def messages(self, dialog_id: DialogId, page: PageRequest) -> Page[Message]:
         """Oldest first."""
         ...

@@ -6,11 +6,13 @@ from typing import Any
 
 from src.domain.catalog.model import Model, Route
 from src.domain.completion.answering import Answering
+from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
 from src.domain.completion.model import Call, ChatMessage, ChatRequest, ChatRole, Outcome, Parameters
 from src.domain.completion.ports import TokenMeter
 from src.domain.completion.use_cases import CompletionPorts, begin, resolve
 from src.domain.dialogs.model import (
     AnswerEnded,
+    AnswerNoted,
     Context,
     Dialog,
     DialogId,
@@ -44,6 +46,17 @@ _ENDED_AS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """The key a question is asked under, and how question, answer and omitted turns are written down as its answer.
+
+    Streams need no `render`: the stored message is what a repetition gets.
+    """
+
+    claim: Claim
+    render: Callable[[Message, Message, int], Kept] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What a user asks in a dialog; `params` are the dialog's with the question's own on top."""
@@ -55,6 +68,7 @@ class Question:
     parent_id: MessageId | None = None
     params: Mapping[str, Any] | None = None
     stream: bool = False
+    keeping: Keeping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +146,9 @@ async def ask(
         chat=prepared.chat,
         endpoint="dialogs",
         request_id=question.request_id,
-        opening=(MessagesAdded(messages=(asked, answer)),),
-        closing=_answer_ended(answer),
+        opening=(MessagesAdded(messages=(asked, answer)), *_claimed(question.keeping, answer)),
+        noting=lambda outcome: (AnswerNoted(tenant_id=answer.tenant_id, message_id=answer.id, content=outcome.text),),
+        closing=lambda outcome: _ended(question.keeping, asked, ended_answer(answer, outcome), prepared.omitted_turns),
         dialog_id=asked.dialog_id,
         message_id=answer.id,
         detached=True,
@@ -142,8 +157,18 @@ async def ask(
     return Exchanging(question=asked, answer=answer, omitted_turns=prepared.omitted_turns, answering=answering)
 
 
-def _answer_ended(answer: Message) -> Callable[[Outcome], Sequence[Record]]:
-    return lambda outcome: (AnswerEnded(answer=ended_answer(answer, outcome)),)
+def _claimed(keeping: Keeping | None, answer: Message) -> Sequence[Record]:
+    """The key of the request, which leads whoever repeats it to the answer."""
+    return () if keeping is None else (replace(keeping.claim, message_id=answer.id),)
+
+
+def _ended(keeping: Keeping | None, asked: Message, ended: Message, omitted_turns: int) -> Sequence[Record]:
+    ending = AnswerEnded(answer=ended)
+    if keeping is None:
+        return (ending,)
+    if ended.status is MessageStatus.FAILED:
+        return (ending, ClaimFreed(claim_id=keeping.claim.id))
+    return (ending,) if keeping.render is None else (ending, keeping.render(asked, ended, omitted_turns))
 
 
 async def _history(principal: Principal, question: Question, ports: DialogPorts) -> tuple[Dialog, list[Message]]:
