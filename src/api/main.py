@@ -20,7 +20,7 @@ from src.api.bootstrap import VERSION, open_gateway
 from src.api.container import Gateway
 from src.api.errors import dialect_of, error_response
 from src.api.middleware import RequestScope
-from src.api.routes import admin, auth, catalog_admin, chat, compatible, dialogs, health, models, tokens
+from src.api.routes import admin, auth, catalog_admin, chat, compatible, dialogs, health, models, quotas, tokens
 from src.domain.completion.use_cases import TaskKeeper
 from src.shared.errors import GatewayError, InvalidRequest, MalformedBody, NotFound, Unauthenticated, Unavailable
 from src.shared.logging import configure_logging
@@ -49,7 +49,15 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
     app = FastAPI(title="LLM Gateway", version=VERSION, lifespan=lifespan, redirect_slashes=False)
     for router in (health.router, chat.router, compatible.router, models.compatible):
         app.include_router(router)
-    for router in (auth.router, dialogs.router, models.native, tokens.router, admin.router, catalog_admin.router):
+    for router in (
+        auth.router,
+        dialogs.router,
+        models.native,
+        tokens.router,
+        admin.router,
+        quotas.router,
+        catalog_admin.router,
+    ):
         app.include_router(router, prefix=API_PREFIX)
     _add_error_handlers(app)
     _add_security_to_openapi(app)

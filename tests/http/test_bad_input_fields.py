@@ -27,6 +27,7 @@ NO_ZONE: tuple[Any, ...] = (
 )
 NO_COUNT: tuple[Any, ...] = ("5", 1.5, True, [], {}, 0, -1, 10**30, 1e308, 2**64)
 NO_NUMBER: tuple[Any, ...] = ("0.5", True, [], {}, -3, 10**30, 1e308, 2**64)
+NO_LIMIT: tuple[Any, ...] = ("5", 1.5, True, [], {}, -1, 10**15 + 1, 10**30, 1e308)
 NO_OBJECT: tuple[Any, ...] = (5, "x", True, [], [{}])
 NO_NAME: tuple[Any, ...] = (*NO_TEXT, "", "x" * 201)
 NO_TITLE: tuple[Any, ...] = (*NO_TEXT, "x" * 501)
@@ -152,6 +153,32 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
             "name": NO_CATALOG_NAME,
             "provider": (*NO_CATALOG_NAME, "nobody"),
             "upstream": NO_NAME,
+    ("PATCH", "/api/v1/admin/users/{user_id}/limits"): (
+        {},
+        {
+            f"{unit}_per_{window}": NO_LIMIT
+            for unit in ("tokens", "micro_usd", "requests")
+            for window in ("day", "month")
+        },
+    ),
+    ("PUT", "/api/v1/admin/quotas"): (
+        {"scope": "tenant", "scope_id": "{tenant_id}", "unit": "tokens", "window": "day", "limit": 5},
+        {
+            "scope": (*NO_TEXT, "world", "", None),
+            "scope_id": (*NO_ID, None),
+            "unit": (*NO_TEXT, "euros", "", None),
+            "window": (*NO_TEXT, "week", "", None),
+            "limit": (*NO_LIMIT, None),
+            "model": (*NO_NAME, "nobody", " ", "gpt-4o "),
+        },
+    ),
+    ("POST", "/api/v1/admin/quotas/{quota_id}/adjustments"): (
+        {"amount": 5},
+        {
+            "amount": ("5", 1.5, True, [], {}, None, 0, 10**13, -(10**13), 10**30, 1e308),
+            "reason": (*NO_TEXT, "", " ", "a\u0007", "x" * 501),
+        },
+    ),
             "context_window": (*NO_COUNT, None),
             "max_output": (*NO_COUNT, None),
             "output_reserve": (*NO_COUNT, MODEL["max_output"] + 1),
@@ -204,7 +231,8 @@ async def test_a_wrong_value_is_a_422_that_names_its_field(
     scene: Scene,
 ) -> None:
     for value in values:
-        response = await send(gateway.http, method, scene.path(template), _with(valid, field, value))
+        body = {name: scene.path(given) if isinstance(given, str) else given for name, given in valid.items()}
+        response = await send(gateway.http, method, scene.path(template), _with(body, field, value))
         error = check_error(response, 422)
         assert (error["param"] or "").startswith(field), f"{str(value)[:80]}: {error}"
         assert error["type"] == "invalid_request"

@@ -87,6 +87,8 @@ def of_a_user(town: Town) -> list[tuple[str, str, Any]]:
         ("POST", f"{user}/tokens", {"amount": 5}),
         ("GET", f"{user}/tokens", None),
         ("GET", f"{user}/tokens/history", None),
+        ("GET", f"{user}/limits", None),
+        ("PATCH", f"{user}/limits", {"tokens_per_day": 10**9}),
     ]
 
 
@@ -98,6 +100,7 @@ def of_a_tenant(town: Town) -> list[tuple[str, str, Any]]:
         ("GET", f"/api/v1/admin/audit?tenant_id={town.blue}", None),
         ("GET", f"/api/v1/admin/stats?tenant_id={town.blue}", None),
         ("POST", "/api/v1/admin/users", {"tenant_id": town.blue, "external_id": "mallory"}),
+        ("GET", f"/api/v1/admin/quotas?tenant_id={town.blue}", None),
     ]
 
 

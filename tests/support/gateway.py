@@ -17,7 +17,7 @@ import httpx2
 import uvicorn
 
 from src.api import bootstrap
-from src.api.main import create_app
+from src.api.main import OpenGateway, create_app
 from src.shared.settings import Settings
 from tests.support.upstream import Upstream
 
@@ -102,11 +102,13 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def running_gateway(environment: dict[str, Any]) -> AsyncIterator[RunningGateway]:
+async def running_gateway(
+    environment: dict[str, Any], open_gateway: OpenGateway = bootstrap.open_gateway
+) -> AsyncIterator[RunningGateway]:
     """Migrate, serve in this event loop, drain at the end."""
     settings = Settings(_env_file=None, **environment)
     await bootstrap.migrate(settings)
-    app = create_app(settings)
+    app = create_app(settings, open_gateway)
     server = _Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on"))
     # asyncio switches Nagle's algorithm off only where the socket names its protocol; with it, an answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -32,15 +32,18 @@ router = APIRouter(prefix="/admin", tags=["administration"], route_class=NativeR
 TenantQuery = Annotated[UUID | None, Query(alias="tenant_id")]
 
 
-def _tenant(tenant_id: UUID | None) -> TenantId | None:
+def tenant_of(tenant_id: UUID | None) -> TenantId | None:
+    """The tenant that a query names."""
     return None if tenant_id is None else TenantId(tenant_id)
 
 
-def _user(text: str) -> UserId:
+def user_of(text: str) -> UserId:
+    """The user that a path names. Raises NotFound."""
     return UserId(path_id(text, "user"))
 
 
-def _changing(gateway: Gateway, request_id: str) -> dict[str, Any]:
+def changing(gateway: Gateway, request_id: str) -> dict[str, Any]:
+    """What every use case that changes something needs."""
     return {"open_uow": gateway.open_uow, "clock": gateway.clock, "request_id": request_id}
 
 
@@ -50,7 +53,7 @@ async def create_tenant(
 ) -> Response:
     """A new tenant."""
     tenant = await tenants.create_tenant(
-        principal, body.slug, body.name, body.time_zone, **_changing(gateway, request_id)
+        principal, body.slug, body.name, body.time_zone, **changing(gateway, request_id)
     )
     gateway.authenticator.forget(tenant_id=tenant.id)
     return answer(tenant_shape(tenant), 201)
@@ -75,7 +78,7 @@ async def update_tenant(
 ) -> Response:
     """Rename or disable a tenant, or move it to another time zone."""
     found = TenantId(path_id(tenant_id, "tenant"))
-    tenant = await tenants.update_tenant(principal, found, body.changes(), **_changing(gateway, request_id))
+    tenant = await tenants.update_tenant(principal, found, body.changes(), **changing(gateway, request_id))
     gateway.authenticator.forget(tenant_id=tenant.id)
     return answer(tenant_shape(tenant))
 
@@ -85,14 +88,14 @@ async def create_user(body: UserBody, principal: AdminDep, gateway: GatewayDep, 
     """A new user, by default of one's own tenant."""
     user = await administration.create_user(
         principal,
-        _tenant(body.tenant_id) or principal.tenant_id,
+        tenant_of(body.tenant_id) or principal.tenant_id,
         body.external_id,
         body.role,
         passwords=gateway.passwords,
         name=body.name,
         email=body.email,
         password=body.password,
-        **_changing(gateway, request_id),
+        **changing(gateway, request_id),
     )
     return answer(user_shape(user), 201)
 
@@ -103,7 +106,7 @@ async def list_users(
 ) -> Response:
     """The users of a tenant."""
     found = await administration.list_users(
-        principal, page, open_uow=gateway.open_reading, tenant_id=_tenant(tenant_id)
+        principal, page, open_uow=gateway.open_reading, tenant_id=tenant_of(tenant_id)
     )
     return listed(found, user_shape)
 
@@ -111,7 +114,7 @@ async def list_users(
 @router.get("/users/{user_id}")
 async def get_user(user_id: str, principal: AdminDep, gateway: GatewayDep) -> Response:
     """One user."""
-    return answer(user_shape(await administration.get_user(principal, _user(user_id), open_uow=gateway.open_reading)))
+    return answer(user_shape(await administration.get_user(principal, user_of(user_id), open_uow=gateway.open_reading)))
 
 
 @router.patch("/users/{user_id}")
@@ -120,7 +123,7 @@ async def update_user(
 ) -> Response:
     """Change a user's role, name, address or password, or disable them."""
     user = await administration.update_user(
-        principal, _user(user_id), body.changes(), passwords=gateway.passwords, **_changing(gateway, request_id)
+        principal, user_of(user_id), body.changes(), passwords=gateway.passwords, **changing(gateway, request_id)
     )
     gateway.authenticator.forget(user_id=user.id)
     return answer(user_shape(user))
@@ -132,7 +135,7 @@ async def adjust_tokens(
 ) -> Response:
     """Top up or deduct; the account as it is then."""
     account = await adjust_account(
-        principal, _user(user_id), body.amount, body.unit, body.reason, **_changing(gateway, request_id)
+        principal, user_of(user_id), body.amount, body.unit, body.reason, **changing(gateway, request_id)
     )
     return answer(account_shape(account))
 
@@ -140,14 +143,14 @@ async def adjust_tokens(
 @router.get("/users/{user_id}/tokens")
 async def user_tokens(user_id: str, principal: AdminDep, gateway: GatewayDep) -> Response:
     """A user's balance and quotas."""
-    standing = await token_standing(principal, _user(user_id), open_uow=gateway.open_reading, clock=gateway.clock)
+    standing = await token_standing(principal, user_of(user_id), open_uow=gateway.open_reading, clock=gateway.clock)
     return answer(standing_shape(standing))
 
 
 @router.get("/users/{user_id}/tokens/history")
 async def user_history(user_id: str, principal: AdminDep, gateway: GatewayDep, page: PageDep) -> Response:
     """The lines of a user's accounts, newest first."""
-    return listed(await account_entries(principal, page, _user(user_id), open_uow=gateway.open_reading), entry_shape)
+    return listed(await account_entries(principal, page, user_of(user_id), open_uow=gateway.open_reading), entry_shape)
 
 
 @router.get("/api-keys")
@@ -161,7 +164,7 @@ async def list_keys(
     """The keys of a tenant or of one of its users."""
     owner = None if user_id is None else UserId(user_id)
     found = await api_keys.list_keys(
-        principal, page, open_uow=gateway.open_reading, tenant_id=_tenant(tenant_id), user_id=owner
+        principal, page, open_uow=gateway.open_reading, tenant_id=tenant_of(tenant_id), user_id=owner
     )
     return listed(found, key_shape)
 
@@ -172,7 +175,7 @@ async def stats(
 ) -> Response:
     """A tenant's usage by day, model and key."""
     first, last = days(since, until)
-    rows = await usage_of_tenant(principal, first, last, _tenant(tenant_id), open_uow=gateway.open_reading)
+    rows = await usage_of_tenant(principal, first, last, tenant_of(tenant_id), open_uow=gateway.open_reading)
     return everything([usage_row_shape(row) for row in rows])
 
 
@@ -180,6 +183,6 @@ async def stats(
 async def audit(principal: AdminDep, gateway: GatewayDep, page: PageDep, tenant_id: TenantQuery = None) -> Response:
     """What administrators changed, newest first."""
     found = await administration.list_audit(
-        principal, page, open_uow=gateway.open_reading, tenant_id=_tenant(tenant_id)
+        principal, page, open_uow=gateway.open_reading, tenant_id=tenant_of(tenant_id)
     )
     return listed(found, audit_shape)

@@ -12,11 +12,12 @@ from src.domain.identity.model import ApiKey, Principal, Role, Tenant, User
 from src.domain.identity.ports import AuditEvent
 from src.domain.identity.sessions import Tokens
 from src.domain.ledger.model import Account, Entry, Unit
+from src.domain.ledger.use_cases import MAX_ADJUSTMENT
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Password = Annotated[str, Field(max_length=2000)]
-
-MAX_CHANGE = 10**12
+Amount = Annotated[int, Field(strict=True, ge=-MAX_ADJUSTMENT, le=MAX_ADJUSTMENT)]
+Reason = Annotated[str, Field(max_length=500)]
 
 
 class LoginBody(Body):
@@ -88,9 +89,9 @@ class UserChanges(Body):
 class TokensBody(Body):
     """A top-up (positive) or deduction (negative)."""
 
-    amount: Annotated[int, Field(strict=True, ge=-MAX_CHANGE, le=MAX_CHANGE)]
+    amount: Amount
     unit: Unit = Unit.TOKENS
-    reason: Annotated[str, Field(max_length=500)] | None = None
+    reason: Reason | None = None
 
 
 def tenant_shape(tenant: Tenant) -> dict[str, Any]:

@@ -154,8 +154,10 @@ async def adjust_quota(
 
     Raises NotAllowed, NotFound, InvalidRequest, Conflict when more is deducted than is free, or from a template.
     """
-    tenant_id = await _tenant_of_quota(principal, quota_id, open_uow)
+    principal.require_admin()
     check_adjustment(amount)
+    why = None if reason is None else name_of(reason, "reason")
+    tenant_id = await _tenant_of_quota(principal, quota_id, open_uow)
     async with open_uow(tenant_id) as uow:
         quota = existing(await uow.accounts.quota(quota_id), "quota")
         _require_may_change(principal, quota.key.scope, quota.key.scope_id)
@@ -166,7 +168,7 @@ async def adjust_quota(
             key=quota.key,
             at=change.at,
             period=change.period(quota.key.window),
-            reason=None if reason is None else name_of(reason, "reason"),
+            reason=why,
             actor_id=principal.user_id,
             request_id=request_id,
             amount=amount,
@@ -174,7 +176,7 @@ async def adjust_quota(
         account = await uow.accounts.adjust(adjustment)
         if account.quota_id != quota_id:
             raise NotFound("No such quota.")  # removed a moment ago: the gift would have made another one
-        await _record(uow, "quota.adjusted", quota, change, {"amount": amount, "reason": reason})
+        await _record(uow, "quota.adjusted", quota, change, {"amount": amount, "reason": why})
         await uow.commit()
     return change.standing(quota, account)
 
