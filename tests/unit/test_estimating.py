@@ -137,6 +137,7 @@ async def test_a_quota_that_pays_for_a_part_shrinks_the_answer(unit: Unit) -> No
     assert found.is_shrunk
     assert found.first.output_tokens_cap == hold.output_cap == (60 if unit is Unit.TOKENS else 30)
     assert found.first.most == BOUND + 2 * hold.output_cap
+    assert found.needed[unit] == next(line.amount for line in hold.lines if line.unit is unit) == BOUND + 60
     assert sorted(amount for *_, amount in would_hold(found)) == sorted(line.amount for line in hold.lines)
 
 
