@@ -1,107 +1,97 @@
 """Many rows in one statement, past the ORM's and the compiler's cost per row.
 
-PostgreSQL gets one array per column (`unnest`), SQLite the driver's `executemany`. Values are converted by the columns'
-own types, so a row written here reads the same anywhere.
+PostgreSQL gets one array per column (`unnest`), and the rows of several tables in one statement: one round trip for
+all. SQLite gets the driver's `executemany`. Values are converted by the columns' own types, so a row written here reads
+the same anywhere.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import count
 from typing import Any
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import orjson
-from sqlalchemy import Column, Dialect, Table
+from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from src.data.driver import execute_many, fetch, is_postgres
 
 Row = Sequence[Any]
 _Converter = Callable[[Any], Any] | None
 
 
 @dataclass(frozen=True, slots=True)
+class Insert:
+    """New rows of a table, in the order given. `on_conflict` is the clause after ON CONFLICT."""
+
+    table: Table
+    names: tuple[str, ...]
+    on_conflict: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a row holds."""
+        return self.names
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Set `names` in the rows found by `keys`, each once, where `where` holds. A row: the values, then the keys."""
+
+    table: Table
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    where: str = "true"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a row holds."""
+        return (*self.names, *self.keys)
+
+
+Kind = Insert | Update
+Part = tuple[Kind, Sequence[Row]]
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """A statement and how each of its values is prepared."""
+    """A statement, and how the values of each of its parts are prepared, column by column."""
 
     sql: str
-    converters: tuple[_Converter, ...]
+    converters: tuple[tuple[_Converter, ...], ...]
 
-    def as_rows(self, rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-        """Row by row, for `executemany`."""
-        return list(zip(*self.as_columns(rows), strict=True))
-
-    def as_columns(self, rows: Iterable[Row]) -> tuple[list[Any], ...]:
-        """Column by column, for `unnest`."""
-        columns = zip(*rows, strict=True)
-        return tuple(
-            list(values) if convert is None else [convert(value) for value in values]
-            for values, convert in zip(columns, self.converters, strict=True)
-        )
+    def arrays(self, parts: Iterable[Sequence[Row]]) -> list[Sequence[Any]]:
+        """The columns of all parts."""
+        return [
+            values if convert is None else [convert(value) for value in values]
+            for rows, converters in zip(parts, self.converters, strict=True)
+            for values, convert in zip(zip(*rows, strict=True), converters, strict=True)
+        ]
 
 
-_plans: dict[tuple[Any, ...], _Plan] = {}
+async def write(connection: AsyncConnection, parts: Iterable[Part]) -> None:
+    """Write the parts in their order; one without rows is nothing.
 
-
-def _plan(key: tuple[Any, ...], make: Callable[[], _Plan]) -> _Plan:
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _plans[key] = make()
-    return plan
+    Parts of one statement do not see each other's rows: a table's second part begins a new statement.
+    """
+    if is_postgres(connection):
+        for together in _in_statements(parts):
+            plan = _plan_together(connection.dialect, tuple(kind for kind, _ in together))
+            await fetch(connection, plan.sql, plan.arrays(rows for _, rows in together))
+        return
+    for kind, rows in parts:
+        if rows:
+            plan = _plan_one_by_one(connection.dialect, kind)
+            await execute_many(connection, plan.sql, list(zip(*plan.arrays([rows]), strict=True)))
 
 
 async def insert_rows(
     connection: AsyncConnection, table: Table, names: tuple[str, ...], rows: Sequence[Row], *, on_conflict: str = ""
 ) -> None:
     """Insert the rows in their order. `on_conflict` is the clause after ON CONFLICT."""
-    if not rows:
-        return
-    dialect = connection.dialect
-    plan = _plan(
-        (dialect.name, "insert", table, names, on_conflict),
-        lambda: _Plan(_insert_sql(dialect, table, names, on_conflict), _converters(dialect, table, names)),
-    )
-    if dialect.name == "postgresql":
-        await connection.exec_driver_sql(plan.sql, plan.as_columns(rows))
-    else:
-        await connection.exec_driver_sql(plan.sql, plan.as_rows(rows))
-
-
-async def update_rows(
-    connection: AsyncConnection,
-    table: Table,
-    keys: tuple[str, ...],
-    names: tuple[str, ...],
-    rows: Sequence[Row],
-    *,
-    where: str = "true",
-) -> None:
-    """Set `names` in the rows found by `keys`, one after the other in the order given. A row: keys, then values."""
-    if not rows:
-        return
-    dialect = connection.dialect
-    plan = _plan(
-        (dialect.name, "update", table, keys, names, where),
-        lambda: _Plan(_update_sql(dialect, table, keys, names, where), _converters(dialect, table, (*names, *keys))),
-    )
-    turned = [(*row[len(keys) :], *row[: len(keys)]) for row in rows]
-    await connection.exec_driver_sql(plan.sql, plan.as_rows(turned))
-
-
-async def update_locked_rows(
-    connection: AsyncConnection, table: Table, names: tuple[str, ...], rows: Sequence[Row]
-) -> None:
-    """Set `names` by `id` in rows this transaction has locked, so that their order is free. A row: id, then values."""
-    if connection.dialect.name != "postgresql":
-        await update_rows(connection, table, ("id",), names, rows)
-        return
-    if not rows:
-        return
-    dialect = connection.dialect
-    columns = ("id", *names)
-    plan = _plan(
-        (dialect.name, "update locked", table, names),
-        lambda: _Plan(_update_from_sql(dialect, table, names), _converters(dialect, table, columns)),
-    )
-    await connection.exec_driver_sql(plan.sql, plan.as_columns(rows))
+    await write(connection, [(Insert(table, names, on_conflict), rows)])
 
 
 def id_list(dialect: Dialect, ids: Iterable[UUID]) -> Any:
@@ -119,7 +109,12 @@ def ids_sql(dialect_name: str, place: int = 1) -> str:
 
 def as_uuid(value: Any) -> UUID:
     """An id as a driver returns it."""
-    return UUID(value) if isinstance(value, str) else UUID(int=value.int)
+    if isinstance(value, str):
+        return UUID(value)
+    made = UUID.__new__(UUID)  # past the checks of its constructor, which is slow: it comes from a UUID
+    object.__setattr__(made, "int", value.int)
+    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    return made
 
 
 def quoted(dialect: Dialect, names: Iterable[str]) -> list[str]:
@@ -127,37 +122,64 @@ def quoted(dialect: Dialect, names: Iterable[str]) -> list[str]:
     return [dialect.identifier_preparer.quote(name) for name in names]
 
 
-def _converters(dialect: Dialect, table: Table, names: Iterable[str]) -> tuple[_Converter, ...]:
-    return tuple(table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names)
+def _in_statements(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """The parts that have rows, in runs in which no table comes twice."""
+    together: list[Part] = []
+    for kind, rows in parts:
+        if not rows:
+            continue
+        if any(kind.table is earlier.table for earlier, _ in together):
+            yield together
+            together = []
+        together.append((kind, rows))
+    if together:
+        yield together
 
 
-def _array(dialect: Dialect, column: Column[Any], place: int) -> str:
-    return f"${place}::{column.type.compile(dialect=dialect)}[]"
+@lru_cache
+def _plan_together(dialect: Dialect, kinds: tuple[Kind, ...]) -> _Plan:
+    """PostgreSQL: all but the last are common table expressions, which run whether anything reads them or not."""
+    places = count(1)
+    texts = [_array_sql(dialect, kind, places) for kind in kinds]
+    first = ", ".join(f"part_{number} AS ({text})" for number, text in enumerate(texts[:-1]))
+    sql = f"WITH {first} {texts[-1]}" if first else texts[-1]
+    return _Plan(sql, tuple(_converters(dialect, kind) for kind in kinds))
 
 
-def _unnested(dialect: Dialect, table: Table, names: Sequence[str]) -> str:
-    return f"unnest({', '.join(_array(dialect, table.c[name], place) for place, name in enumerate(names, 1))})"
+@lru_cache
+def _plan_one_by_one(dialect: Dialect, kind: Kind) -> _Plan:
+    return _Plan(_row_sql(dialect, kind), (_converters(dialect, kind),))
 
 
-def _insert_sql(dialect: Dialect, table: Table, names: tuple[str, ...], on_conflict: str) -> str:
-    columns = ", ".join(quoted(dialect, names))
-    tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
-    if dialect.name == "postgresql":
-        return f"INSERT INTO {table.name} ({columns}) SELECT * FROM {_unnested(dialect, table, names)}{tail}"  # noqa: S608
-    places = ", ".join("?" for _ in names)
-    return f"INSERT INTO {table.name} ({columns}) VALUES ({places}){tail}"  # noqa: S608
+def _converters(dialect: Dialect, kind: Kind) -> tuple[_Converter, ...]:
+    return tuple(kind.table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in kind.columns)
 
 
-def _update_sql(dialect: Dialect, table: Table, keys: tuple[str, ...], names: tuple[str, ...], where: str) -> str:
-    is_postgres = dialect.name == "postgresql"
-    places = [f"${place}" if is_postgres else "?" for place in range(1, len(names) + len(keys) + 1)]
-    settings = ", ".join(f"{name} = {place}" for name, place in zip(quoted(dialect, names), places, strict=False))
-    found = [f"{name} = {place}" for name, place in zip(quoted(dialect, keys), places[len(names) :], strict=True)]
-    return f"UPDATE {table.name} SET {settings} WHERE {' AND '.join([*found, where])}"  # noqa: S608
+def _array_sql(dialect: Dialect, kind: Kind, places: Iterator[int]) -> str:
+    """The statement that takes an array for each column."""
+    table = kind.table.name
+    types = [kind.table.c[name].type.compile(dialect=dialect) for name in kind.columns]
+    given = f"unnest({', '.join(f'${next(places)}::{each}[]' for each in types)})"
+    columns = ", ".join(quoted(dialect, kind.columns))
+    if isinstance(kind, Insert):
+        return f"INSERT INTO {table} ({columns}) SELECT * FROM {given}{_tail(kind)}"  # noqa: S608
+    settings = ", ".join(f"{name} = given.{name}" for name in quoted(dialect, kind.names))
+    found = " AND ".join(f"{table}.{name} = given.{name}" for name in quoted(dialect, kind.keys))
+    where = f"{found} AND {kind.where}"
+    return f"UPDATE {table} SET {settings} FROM {given} AS given ({columns}) WHERE {where}"  # noqa: S608
 
 
-def _update_from_sql(dialect: Dialect, table: Table, names: tuple[str, ...]) -> str:
-    columns = quoted(dialect, names)
-    settings = ", ".join(f"{name} = given.{name}" for name in columns)
-    rows = f"{_unnested(dialect, table, ('id', *names))} AS given (id, {', '.join(columns)})"
-    return f"UPDATE {table.name} SET {settings} FROM {rows} WHERE {table.name}.id = given.id"  # noqa: S608
+def _row_sql(dialect: Dialect, kind: Kind) -> str:
+    """The statement that takes one row."""
+    table = kind.table.name
+    if isinstance(kind, Insert):
+        columns = ", ".join(quoted(dialect, kind.columns))
+        places = ", ".join("?" for _ in kind.columns)
+        return f"INSERT INTO {table} ({columns}) VALUES ({places}){_tail(kind)}"  # noqa: S608
+    settings = ", ".join(f"{name} = ?" for name in quoted(dialect, kind.names))
+    found = " AND ".join(f"{name} = ?" for name in quoted(dialect, kind.keys))
+    return f"UPDATE {table} SET {settings} WHERE {found} AND {kind.where}"  # noqa: S608
+
+
+def _tail(kind: Insert) -> str:
+    return f" ON CONFLICT {kind.on_conflict}" if kind.on_conflict else ""

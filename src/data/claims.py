@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from src.data.bulk import insert_rows, update_rows
+from src.data.bulk import Part, Update, insert_rows
 from src.data.engine import writing
 from src.data.ledger_tables import NO_KEY, idempotency_keys
 from src.data.repositories.base import TenantRepository
@@ -36,6 +36,7 @@ _TAKE_EXPIRED = (
     f"({', '.join(_OWNER)}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ANEW)} "
     "WHERE idempotency_keys.expires_at <= excluded.created_at"
 )
+_KEPT = Update(idempotency_keys, ("id",), _ANSWER)
 
 
 async def take_claims(connection: AsyncConnection, claims: Sequence[tuple[Claim, HoldId | None]]) -> set[UUID]:
@@ -77,18 +78,19 @@ class ClaimRows:
             self._freed.add(record.claim_id)
         else:
             headers = dict(record.headers)
-            row = (record.claim_id, ClaimState.KEPT, record.status, record.media_type, headers, record.body)
+            row = (ClaimState.KEPT, record.status, record.media_type, headers, record.body, record.claim_id)
             self._kept[record.claim_id] = row
 
     def end(self, hold_id: HoldId, *, charged: bool) -> None:
         """A hold was closed without an answer: its claim is lost where something was charged, else free."""
         (self._lost if charged else self._unanswered).append(hold_id)
 
-    async def write(self, connection: AsyncConnection) -> None:
-        """Write everything."""
-        await update_rows(
-            connection, idempotency_keys, ("id",), _ANSWER, [self._kept[each] for each in sorted(self._kept)]
-        )
+    def kept(self) -> Part:
+        """The answers, as rows."""
+        return (_KEPT, [self._kept[each] for each in sorted(self._kept)])
+
+    async def end_others(self, connection: AsyncConnection) -> None:
+        """Free the keys that got no answer, and mark those whose answers are lost."""
         await drop_claims(connection, self._freed)
         running = idempotency_keys.c.state == ClaimState.RUNNING
         if self._lost:

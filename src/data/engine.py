@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from src.data.driver import begin_sqlite
 from src.data.types import dump_json
 from src.shared.errors import Misconfigured
 
@@ -93,7 +94,7 @@ def _sqlite_engine(url: URL, pool: dict[str, Any], for_migrations: bool) -> Asyn
 
     def began(connection: Connection) -> None:
         reading = connection.get_execution_options().get("gateway_read_only", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        begin_sqlite(connection, "BEGIN" if reading else "BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", began)

@@ -7,9 +7,11 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from src.data import bulk
 from src.data.claims import drop_claims, take_claims
+from src.data.driver import steady_plans
 from src.data.ledger_records import RecordRows
-from src.data.ledger_store import Payer, lock_accounts, read_holds, write_back
+from src.data.ledger_store import Payer, changes_of, lock_accounts, read_holds
 from src.data.ledger_tables import usage_records
 from src.data.tables import messages
 from src.domain.completion.idempotency import Claim, KeyTaken
@@ -76,6 +78,7 @@ async def apply_batch(
     The caller commits. With `again`, operations that an earlier transaction of unknown fate did commit are recognised
     and not applied twice.
     """
+    await steady_plans(connection)
     done = await _applied_before(connection, operations) if again else {}
     fresh = [operation for index, operation in enumerate(operations) if index not in done]
     given = iter(await _apply(connection, fresh))
@@ -91,8 +94,8 @@ async def _apply(connection: AsyncConnection, operations: Sequence[Operation]) -
     book.entries.extend(limits)
     rows = RecordRows()
     results = [_applied(operation, book, rows, taken) for operation in operations]
-    await write_back(connection, book)
-    await rows.write(connection)
+    await bulk.write(connection, [*changes_of(book), *rows.parts()])
+    await rows.claims.end_others(connection)
     if claims:
         await drop_claims(connection, _in_vain(operations, results))
     return results

@@ -5,9 +5,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from src.data.bulk import insert_rows, update_rows
+from src.data.bulk import Insert, Part, Update
 from src.data.claims import ClaimRows
 from src.data.ledger_tables import NO_KEY, usage_days, usage_records
 from src.data.tables import dialogs, messages
@@ -17,7 +15,7 @@ from src.domain.dialogs.model import AnswerEnded, AnswerNoted, DialogId, Message
 from src.domain.identity.model import TenantId
 from src.domain.ledger.model import Closing, HoldId, Record, UsageRecord
 
-IN_PROGRESS = "status = 'in_progress'"
+IN_PROGRESS = "messages.status = 'in_progress'"
 LOST = "The gateway stopped before this answer was finished. Nothing was charged."
 CHARGED = "The gateway stopped before this answer was finished. What was delivered was charged."
 
@@ -80,21 +78,29 @@ _ADD_UP = f"({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
     f"{name} = usage_days.{name} + excluded.{name}" for name in _DAY_SUMS
 )
 
+_MESSAGES = Insert(messages, _NEW_MESSAGE + _OUTCOME)
+_USAGE_RECORDS = Insert(usage_records, _USAGE, _REPLACE_USAGE)
+_USAGE_DAYS = Insert(usage_days, _DAY_KEY + _DAY_SUMS, _ADD_UP)
+_HEADS = Update(dialogs, ("tenant_id", "id"), ("head_id", "updated_at"))
+_ANSWERS = Update(messages, ("tenant_id", "id"), _OUTCOME)
+_NOTED = Update(messages, ("tenant_id", "id"), ("content",), IN_PROGRESS)
+_UNFINISHED = Update(messages, ("tenant_id", "hold_id"), _CUT_OFF, IN_PROGRESS)
+
 DayKey = tuple[UUID, UUID, date, str, UUID]
 
 
 class RecordRows:
-    """Rows gathered from the records of a batch, written with one statement a table."""
+    """Rows gathered from the records of a batch, to be written all together."""
 
     def __init__(self) -> None:
         self.claims = ClaimRows()
         self._messages: list[tuple[Any, ...]] = []
-        self._answers: list[tuple[Any, ...]] = []
+        self._answers: dict[UUID, tuple[Any, ...]] = {}
         self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
         self._usage: dict[UUID, tuple[Any, ...]] = {}
         self._days: dict[DayKey, list[int]] = {}
         self._noted: dict[UUID, tuple[Any, ...]] = {}
-        self._unfinished: list[tuple[Any, ...]] = []
+        self._unfinished: dict[UUID, tuple[Any, ...]] = {}
 
     def add(
         self, records: Sequence[Record], hold_id: HoldId | None = None, *, counted: UsageRecord | None = None
@@ -112,7 +118,7 @@ class RecordRows:
                 case AnswerEnded():
                     self._end_answer(record)
                 case AnswerNoted():
-                    self._noted[record.message_id] = (record.tenant_id, record.message_id, storable(record.content))
+                    self._noted[record.message_id] = (storable(record.content), record.tenant_id, record.message_id)
                 case Kept() | ClaimFreed():
                     self.claims.add(record)
                 case Claim():
@@ -130,29 +136,27 @@ class RecordRows:
             told = _lost(CHARGED)
             counts = (usage.input_tokens, usage.output_tokens, usage.estimated, noted.cost_micro_usd)
             outcome = (MessageStatus.INTERRUPTED, told, noted.model, *counts)
-        self._unfinished.append((closing.hold.tenant_id, closing.hold.id, *outcome, closing.at))
+        row = (*outcome, closing.at, closing.hold.tenant_id, closing.hold.id)
+        self._unfinished.setdefault(closing.hold.id, row)
 
-    async def write(self, connection: AsyncConnection) -> None:
-        """Write everything, in one order of tables and keys, so that two replicas never wait for each other in turn."""
-        await insert_rows(connection, messages, _NEW_MESSAGE + _OUTCOME, self._messages)
-        usage = list(self._usage.values())
-        await insert_rows(connection, usage_records, _USAGE, usage, on_conflict=_REPLACE_USAGE)
-        days = [(*key, *sums) for key, sums in sorted(self._days.items())]
-        await insert_rows(connection, usage_days, _DAY_KEY + _DAY_SUMS, days, on_conflict=_ADD_UP)
-        heads = sorted(self._heads.values())
-        await update_rows(connection, dialogs, ("tenant_id", "id"), ("head_id", "updated_at"), heads)
-        await update_rows(connection, messages, ("tenant_id", "id"), _OUTCOME, sorted(self._answers, key=_by_id))
-        noted = sorted(self._noted.values(), key=_by_id)
-        await update_rows(connection, messages, ("tenant_id", "id"), ("content",), noted, where=IN_PROGRESS)
-        unfinished = sorted(self._unfinished, key=_by_id)
-        await update_rows(connection, messages, ("tenant_id", "hold_id"), _CUT_OFF, unfinished, where=IN_PROGRESS)
-        await self.claims.write(connection)
+    def parts(self) -> list[Part]:
+        """Everything, in one order of tables and keys, so that two replicas never wait for each other in turn."""
+        return [
+            (_MESSAGES, self._messages),
+            (_USAGE_RECORDS, list(self._usage.values())),
+            (_USAGE_DAYS, [(*key, *sums) for key, sums in sorted(self._days.items())]),
+            (_HEADS, sorted(self._heads.values(), key=_by_key)),
+            (_ANSWERS, sorted(self._answers.values(), key=_by_key)),
+            (_NOTED, sorted(self._noted.values(), key=_by_key)),
+            (_UNFINISHED, sorted(self._unfinished.values(), key=_by_key)),
+            self.claims.kept(),
+        ]
 
     def _end_answer(self, record: AnswerEnded) -> None:
         answer = record.answer
-        self._answers.append((answer.tenant_id, answer.id, *_outcome_of(answer)))
+        self._answers[answer.id] = (*_outcome_of(answer), answer.tenant_id, answer.id)
         if record.becomes_head:
-            head = (answer.tenant_id, answer.dialog_id, answer.id, answer.completed_at or answer.created_at)
+            head = (answer.id, answer.completed_at or answer.created_at, answer.tenant_id, answer.dialog_id)
             self._heads[(answer.tenant_id, answer.dialog_id)] = head
 
     def _add_usage(self, record: UsageRecord, counted: UsageRecord | None) -> None:
@@ -180,8 +184,9 @@ def _lost(message: str) -> dict[str, str]:
     return {"code": "interrupted", "message": message}
 
 
-def _by_id(row: Sequence[Any]) -> tuple[UUID, UUID]:
-    return row[0], row[1]
+def _by_key(row: Sequence[Any]) -> tuple[UUID, UUID]:
+    """The two keys, which an update's rows end with."""
+    return row[-2], row[-1]
 
 
 def _message_row(message: Message, hold_id: HoldId | None) -> tuple[Any, ...]:

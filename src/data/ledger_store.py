@@ -12,7 +12,8 @@ import orjson
 from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from src.data.bulk import as_uuid, id_list, ids_sql, insert_rows, quoted, update_locked_rows, update_rows
+from src.data.bulk import Insert, Part, Update, as_uuid, id_list, ids_sql, insert_rows, quoted, write
+from src.data.driver import fetch
 from src.data.ledger_noted import noted_from, noted_json
 from src.data.ledger_tables import accounts, entries, hold_lines, holds
 from src.data.types import moment_from
@@ -70,6 +71,14 @@ _ENTRY = (
     "actor_id",
 )
 
+_BALANCES = Update(accounts, ("id",), ("balance", "held", "spent"))
+_NEW_HOLDS = Insert(holds, _HOLD)
+_NEW_LINES = Insert(hold_lines, _LINE)
+_NEW_ENTRIES = Insert(entries, _ENTRY)
+_CLOSED = Update(holds, ("id",), ("state", "closed_at"))
+_RENEWED = Update(holds, ("id",), ("expires_at", "output_cap_tokens", "noted"))
+_GROWN = Update(hold_lines, ("hold_id", "account_id"), ("amount",))
+
 
 @dataclass(frozen=True, slots=True)
 class Payer:
@@ -125,7 +134,7 @@ async def _locked(
     """How many periods have no account yet, and the accounts that are there."""
     dialect = connection.dialect
     parameters = (*_payers(dialect, payers), id_list(dialect, ids))
-    rows: list[Any] = list(await connection.exec_driver_sql(_lock_sql(dialect), parameters))
+    rows = await fetch(connection, _lock_sql(dialect), parameters)
     return rows[0][0], [_account_from(row[1:]) for row in rows if row[1] is not None]
 
 
@@ -169,7 +178,7 @@ async def _made(connection: AsyncConnection, payers: Collection[Payer]) -> set[U
         FROM wanted LEFT JOIN {_ITS_ACCOUNT} JOIN quotas quota ON quota.id = wanted.quota_id
         WHERE account.id IS NULL ORDER BY quota.id {"FOR SHARE OF quota" if dialect.name == "postgresql" else ""}
     """  # noqa: S608
-    found: Iterable[Any] = await connection.exec_driver_sql(sql, tuple(_payers(dialect, payers)))
+    found = await fetch(connection, sql, _payers(dialect, payers))
     rows = [(new_id(), as_uuid(row[0]), as_uuid(row[1]), row[2], row[3] or 0, 0, 0) for row in found]
     await insert_rows(connection, accounts, _ACCOUNT, rows, on_conflict="DO NOTHING")
     return {row[0] for row in rows}
@@ -187,27 +196,26 @@ async def read_holds(connection: AsyncConnection, ids: Collection[HoldId], *, lo
         WHERE hold.id IN ({ids_sql(dialect.name)}) ORDER BY hold.id
         {"FOR UPDATE OF hold" if lock and dialect.name == "postgresql" else ""}
     """  # noqa: S608
-    return _holds_from(await connection.exec_driver_sql(sql, (id_list(dialect, ids),)))
+    return _holds_from(await fetch(connection, sql, (id_list(dialect, ids),)))
 
 
 async def write_back(connection: AsyncConnection, book: Book) -> None:
     """Everything the book says has changed, and nothing else."""
+    await write(connection, changes_of(book))
+
+
+def changes_of(book: Book) -> list[Part]:
+    """What the book says has changed, as rows."""
     changed = [book.account(account_id) for account_id in book.changed]
-    balances = [(account.id, account.balance, account.held, account.spent) for account in changed]
-    await update_locked_rows(connection, accounts, ("balance", "held", "spent"), balances)
-    await insert_rows(connection, holds, _HOLD, [_hold_row(hold) for hold in book.opened])
-    lines = [_line_row(hold, line) for hold in book.opened for line in hold.lines]
-    await insert_rows(connection, hold_lines, _LINE, lines)
-    await insert_rows(connection, entries, _ENTRY, [_entry_row(entry) for entry in book.entries])
-    await update_locked_rows(connection, holds, ("state", "closed_at"), _closed_rows(book.closed))
-    await _write_renewed(connection, book)
-
-
-async def _write_renewed(connection: AsyncConnection, book: Book) -> None:
-    rows = [(hold.id, hold.expires_at, hold.output_cap, noted_json(hold.noted)) for hold in book.renewed.values()]
-    await update_locked_rows(connection, holds, ("expires_at", "output_cap_tokens", "noted"), rows)
-    grown = [(hold_id, line.account_id, line.amount) for hold_id in book.grown for line in book.renewed[hold_id].lines]
-    await update_rows(connection, hold_lines, ("hold_id", "account_id"), ("amount",), grown)
+    return [
+        (_BALANCES, [(account.balance, account.held, account.spent, account.id) for account in changed]),
+        (_NEW_HOLDS, [_hold_row(hold) for hold in book.opened]),
+        (_NEW_LINES, [_line_row(hold, line) for hold in book.opened for line in hold.lines]),
+        (_NEW_ENTRIES, [_entry_row(entry) for entry in book.entries]),
+        (_CLOSED, _closed_rows(book.closed)),
+        (_RENEWED, [_renewed_row(hold) for hold in book.renewed.values()]),
+        (_GROWN, [(line.amount, hold, line.account_id) for hold in book.grown for line in book.renewed[hold].lines]),
+    ]
 
 
 def _payers(dialect: Dialect, payers: Collection[Payer]) -> Sequence[Any]:
@@ -328,6 +336,10 @@ def _limit_entry(account: Account, at: datetime) -> Entry:
     )
 
 
+def _renewed_row(hold: Hold) -> tuple[Any, ...]:
+    return (hold.expires_at, hold.output_cap, noted_json(hold.noted), hold.id)
+
+
 def _closed_rows(closings: Iterable[Closing]) -> list[tuple[Any, ...]]:
     """One row a hold: the last word counts where it expired and was settled in one batch."""
-    return list({closing.hold.id: (closing.hold.id, closing.state, closing.at) for closing in closings}.values())
+    return list({closing.hold.id: (closing.state, closing.at, closing.hold.id) for closing in closings}.values())

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, func, select, tuple_, update
 
 from src.data.bulk import insert_rows
+from src.data.driver import steady_plans
 from src.data.ledger_store import lock_accounts, write_back
 from src.data.ledger_tables import NO_KEY, accounts, entries, quotas, usage_days
 from src.data.repositories.base import TenantRepository, values_of
@@ -134,6 +135,7 @@ class SqlAccountRepository(TenantRepository):
         await insert_rows(self._connection, accounts, _ACCOUNT, [row], on_conflict="DO NOTHING")
         found = select(accounts.c.id).where(accounts.c.quota_id == quota.id, accounts.c.period == change.period)
         account_id = (await self._connection.execute(found)).scalar_one()
+        await steady_plans(self._connection)
         book = Book((await lock_accounts(self._connection, (), [account_id]))[0])
         if account_id == made_id and isinstance(change, Adjustment) and quota.limit is not None:
             book.set_limit(LimitChange(key=key, at=change.at, period=change.period, limit=quota.limit))
