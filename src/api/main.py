@@ -20,7 +20,19 @@ from src.api.bootstrap import VERSION, open_gateway
 from src.api.container import Gateway
 from src.api.errors import dialect_of, error_response
 from src.api.middleware import RequestScope
-from src.api.routes import admin, auth, catalog_admin, chat, compatible, dialogs, health, models, quotas, tokens
+from src.api.routes import (
+    admin,
+    auth,
+    catalog_admin,
+    chat,
+    compatible,
+    dialogs,
+    estimates,
+    health,
+    models,
+    quotas,
+    tokens,
+)
 from src.domain.completion.use_cases import TaskKeeper
 from src.shared.errors import GatewayError, InvalidRequest, MalformedBody, NotFound, Unauthenticated, Unavailable
 from src.shared.logging import configure_logging
@@ -52,6 +64,7 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
     for router in (
         auth.router,
         dialogs.router,
+        estimates.router,
         models.native,
         tokens.router,
         admin.router,

@@ -73,6 +73,22 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
             **PARAMS,
         },
     ),
+    ("POST", "/api/v1/estimates"): (
+        {"messages": [{"role": "user", "content": "x"}], "model": "gpt-4o"},
+        {
+            "messages": (
+                5, "x", True, {}, [], [5], [{}], [{"role": "user"}], [{"role": "robot", "content": "x"}],
+                [{"role": "user", "content": " "}], [{"role": "user", "content": "x", "name": "y"}],
+            ),
+            "dialog_id": NO_TEXT,
+            "content": (*NO_TEXT, "", " \n\t ", "x" * 4_000_001),
+            "parent_id": NO_TEXT,
+            "model": NO_NAME,
+            "max_output_tokens": NO_COUNT,
+            "stream": (*NO_FLAG, None),
+            **PARAMS,
+        },
+    ),
     ("POST", "/chat"): (
         {"content": "x", "model": "gpt-4o"},
         {
@@ -137,22 +153,6 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
             "reason": (*NO_TEXT, "", " ", "a\u0007", "x" * 501),
         },
     ),
-    ("POST", "/api/v1/admin/providers"): (
-        {"name": "mine", "kind": "openai", "base_url": "http://mine/v1"},
-        {
-            "name": NO_CATALOG_NAME,
-            "kind": (*NO_TEXT, "soap", "", None),
-            "base_url": (*NO_TEXT, "", "mine", "ftp://a", "http://", "http://[", "http://a b", "http://a:99999", "x\n"),
-            "api_key_env": (*NO_TEXT, "", "GATEWAY_JWT_SECRET", "GATEWAY_BOOTSTRAP_KEY", "POSTGRES_KEY", "PATH", "a b"),
-            "enabled": (*NO_FLAG, None),
-        },
-    ),
-    ("POST", "/api/v1/admin/models"): (
-        MODEL,
-        {
-            "name": NO_CATALOG_NAME,
-            "provider": (*NO_CATALOG_NAME, "nobody"),
-            "upstream": NO_NAME,
     ("PATCH", "/api/v1/admin/users/{user_id}/limits"): (
         {},
         {
@@ -179,6 +179,22 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
             "reason": (*NO_TEXT, "", " ", "a\u0007", "x" * 501),
         },
     ),
+    ("POST", "/api/v1/admin/providers"): (
+        {"name": "mine", "kind": "openai", "base_url": "http://mine/v1"},
+        {
+            "name": NO_CATALOG_NAME,
+            "kind": (*NO_TEXT, "soap", "", None),
+            "base_url": (*NO_TEXT, "", "mine", "ftp://a", "http://", "http://[", "http://a b", "http://a:99999", "x\n"),
+            "api_key_env": (*NO_TEXT, "", "GATEWAY_JWT_SECRET", "GATEWAY_BOOTSTRAP_KEY", "POSTGRES_KEY", "PATH", "a b"),
+            "enabled": (*NO_FLAG, None),
+        },
+    ),
+    ("POST", "/api/v1/admin/models"): (
+        MODEL,
+        {
+            "name": NO_CATALOG_NAME,
+            "provider": (*NO_CATALOG_NAME, "nobody"),
+            "upstream": NO_NAME,
             "context_window": (*NO_COUNT, None),
             "max_output": (*NO_COUNT, None),
             "output_reserve": (*NO_COUNT, MODEL["max_output"] + 1),
