@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ import pytest
 
 from tests.processes.conftest import eventually
 from tests.support.audit import Book, asking, book_of
-from tests.support.chaos import Replicas, admit, replicas_of
-from tests.support.gateway import sqlite_url
+from tests.support.chaos import PLENTY, Replicas, admit, replicas_of, said
+from tests.support.gateway import ADMIN_KEY, sqlite_url
 from tests.support.load import Customer
 from tests.support.upstream import Answer, Upstream
 
 CALLERS_EACH = 64
 """At every gateway."""
 PAID_FOR = 9
-PLENTY = 10**9
 USAGE_TOKENS = 2
 """One word in, one word out."""
 
@@ -88,16 +88,18 @@ class Scene:
     async def book(self, customer: Customer) -> Book:
         return await book_of(self.replicas.addresses[-1], customer)
 
-    async def all_at_once(self, door: Door, customer: Customer) -> list[Reply]:
-        """Everybody calls; nobody is answered before all others are refused, so that the holds overlap."""
+    async def all_at_once(self, door: Door, *customers: Customer) -> list[Reply]:
+        """Everybody calls at every gateway; nobody is answered before all others are refused: the holds overlap."""
         gate = asyncio.Event()
         self.upstream.reset()
         self.upstream.always(Answer(text="ok", gate=gate))
         async with AsyncExitStack() as stack:
-            tasks = []
-            for address in self.replicas.addresses:
-                http = await stack.enter_async_context(asking(address, customer.secret))
-                tasks += [asyncio.create_task(call(http, door)) for _ in range(CALLERS_EACH)]
+            sessions = [
+                await stack.enter_async_context(asking(address, customer.secret))
+                for address, customer in product(self.replicas.addresses, customers)
+            ]
+            turns = islice(cycle(sessions), self.callers)
+            tasks = [asyncio.create_task(call(http, door)) for http in turns]
 
             async def is_decided() -> bool:
                 return sum(task.done() for task in tasks) + self.upstream.in_flight >= self.callers
@@ -200,3 +202,64 @@ async def test_a_gateway_on_sqlite_admits_exactly_what_is_paid_for(
     on_sqlite: Scene, door: Door, unit: str, others: dict[str, int]
 ) -> None:
     await check_races(on_sqlite, door, unit, others)
+
+
+async def put_quota(scene: Scene, scope: str, scope_id: str, unit: str, window: str, limit: int) -> dict[str, Any]:
+    """What an administrator allows, and the quota as it is told."""
+    body = {"scope": scope, "scope_id": scope_id, "unit": unit, "window": window, "limit": limit}
+    async with asking(scene.replicas.addresses[0], ADMIN_KEY) as admin:
+        quota: dict[str, Any] = await said(admin.put("/api/v1/admin/quotas", json=body))
+        return quota
+
+
+async def check_quota(scene: Scene, quota: dict[str, Any], needed: int, *customers: Customer) -> None:
+    """So many calls as the quota has room for are admitted, whoever makes them; all others are told of it."""
+    replies = await scene.all_at_once(OPENAI, *customers)
+    refused = [reply for reply in replies if reply.status >= 300]
+    assert Counter(reply.status for reply in refused) == {429: scene.callers - PAID_FOR}
+    assert len(scene.upstream.requests) == PAID_FOR
+    why = {name: quota[name] for name in ("scope", "unit", "window", "limit", "used")}
+    for reply in refused:
+        assert reply.details | why | {"held": PAID_FOR * needed, "needed": needed} == reply.details
+        assert (reply.details["resets_at"] is None) == (quota["window"] == "none")
+    async with asking(scene.replicas.addresses[-1], ADMIN_KEY) as admin:
+        after = await said(admin.get(f"/api/v1/admin/quotas/{quota['id']}"))
+    one = 1 if quota["unit"] == "requests" else USAGE_TOKENS
+    assert (after["used"], after["held"]) == (PAID_FOR * one, 0)
+    charged = [entry for customer in customers for entry in (await scene.book(customer)).charges]
+    assert {entry["request_id"] for entry in charged} == {reply.request_id for reply in replies if reply.status < 300}
+    assert not await asyncio.to_thread(scene.replicas.verify)
+
+
+async def check_tenant(scene: Scene) -> None:
+    """Two users of one tenant race for what is left of its month."""
+    needed = await scene.needed(OPENAI, "tokens")
+    customers = [await scene.admit(name, {"tokens": PLENTY}) for name in ("alice", "bob")]
+    async with asking(scene.replicas.addresses[0], ADMIN_KEY) as admin:
+        tenant = (await said(admin.get("/api/v1/me")))["tenant"]["id"]
+    quota = await put_quota(scene, "tenant", tenant, "tokens", "month", PAID_FOR * needed)
+    await check_quota(scene, quota, needed, *customers)
+
+
+async def check_key(scene: Scene) -> None:
+    """All callers share one key that may make so many requests, of a user and a tenant that may make many more."""
+    alice = await scene.admit("alice", {"tokens": PLENTY, "requests": PLENTY})
+    quota = await put_quota(scene, "api_key", alice.key_id, "requests", "none", PAID_FOR)
+    await check_quota(scene, quota, 1, alice)
+
+
+SCOPES = pytest.mark.parametrize("check", [check_tenant, check_key], ids=["tenant", "key"])
+
+
+@SCOPES
+async def test_two_gateways_admit_exactly_what_a_shared_quota_has_room_for(
+    on_postgres: Scene, check: Callable[[Scene], Awaitable[None]]
+) -> None:
+    await check(on_postgres)
+
+
+@SCOPES
+async def test_a_gateway_on_sqlite_admits_exactly_what_a_shared_quota_has_room_for(
+    on_sqlite: Scene, check: Callable[[Scene], Awaitable[None]]
+) -> None:
+    await check(on_sqlite)

@@ -81,11 +81,11 @@ async def replicas_of(
 async def admit(address: str, name: str, credit: dict[str, int]) -> Customer:
     """A new user with a key and credit."""
     async with asking(address, ADMIN_KEY) as admin:
-        tenant = (await _said(admin.get("/api/v1/me")))["tenant"]["id"]
+        tenant = (await said(admin.get("/api/v1/me")))["tenant"]["id"]
         body = {"tenant_id": tenant, "external_id": name, "role": "user"}
-        user = (await _said(admin.post("/api/v1/admin/users", json=body)))["id"]
-        key = await _said(admin.post("/api/v1/api-keys", json={"name": "load", "user_id": user}))
-    customer = Customer(id=user, name=name, secret=key["secret"])
+        user = (await said(admin.post("/api/v1/admin/users", json=body)))["id"]
+        key = await said(admin.post("/api/v1/api-keys", json={"name": "load", "user_id": user}))
+    customer = Customer(id=user, name=name, secret=key["secret"], key_id=key["id"])
     await top_up(address, customer, credit)
     return customer
 
@@ -95,11 +95,12 @@ async def top_up(address: str, customer: Customer, amounts: dict[str, int]) -> N
     async with asking(address, ADMIN_KEY) as admin:
         for unit, amount in amounts.items():
             body = {"amount": amount, "unit": unit}
-            await _said(admin.post(f"/api/v1/admin/users/{customer.id}/tokens", json=body))
+            await said(admin.post(f"/api/v1/admin/users/{customer.id}/tokens", json=body))
             customer.credit[unit] = customer.credit.get(unit, 0) + amount
 
 
-async def _said(request: contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Any:
+async def said(request: contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Any:
+    """The body of an answer that must not be an error."""
     async with request as response:
         assert response.status < 300, await response.text()
         return await response.json()

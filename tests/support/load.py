@@ -71,6 +71,7 @@ class Customer:
     id: str
     name: str
     secret: str
+    key_id: str
     credit: dict[str, int] = field(default_factory=dict)
 
 
