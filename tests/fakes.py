@@ -72,6 +72,8 @@ class FakeLedger:
         book = self._book()
         before = self._store.holds.get(closing.hold.id)
         closed = book.close(closing)
+        if not book.closed:
+            return closed
         self._write(book, records, None)
         noted = before.noted if before is not None and closing.state is HoldState.EXPIRED else None
         if noted is not None:
@@ -226,9 +228,12 @@ class FakeAuditor:
         for hold in self._store.holds.values():
             for line in hold.lines:
                 held[line.account_id] += line.amount if hold.state is HoldState.OPEN else 0
+        entries: defaultdict[UUID, list[Entry]] = defaultdict(list)
+        for entry in self._store.entries.values():
+            entries[entry.account_id].append(entry)
         found = []
         for account in self._store.accounts.values():
-            own = [entry for entry in self._store.entries.values() if entry.account_id == account.id]
+            own = entries[account.id]
             lowered = sum(entry.amount for entry in own if entry.kind is EntryKind.LIMIT and entry.amount < 0)
             spent = -sum(entry.amount for entry in own if entry.kind in CHARGES)
             for law, expected, actual in (

@@ -1,10 +1,10 @@
 """Many ledger operations in one transaction: the one mechanism behind the writer and the admin's adjustments."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from src.data import bulk
@@ -12,7 +12,7 @@ from src.data.claims import drop_claims, take_claims
 from src.data.driver import steady_plans
 from src.data.ledger_records import RecordRows
 from src.data.ledger_store import Payer, changes_of, lock_accounts, read_holds
-from src.data.ledger_tables import usage_records
+from src.data.ledger_tables import quotas, usage_records
 from src.data.tables import messages
 from src.domain.completion.idempotency import Claim, KeyTaken
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded
@@ -131,7 +131,7 @@ def _applied(operation: Operation, book: Book, rows: RecordRows, taken: set[UUID
             case Renew(renewal, records):
                 renewed = book.renew(renewal)
                 rows.add(records)
-                return renewed
+                return replace(renewed, excluded_models=renewal.hold.excluded_models)
             case Close(closing, records):
                 return _closed(closing, records, book, rows)
             case Write(records):
@@ -150,6 +150,8 @@ def _closed(closing: Closing, records: Sequence[Record], book: Book, rows: Recor
         rows.claims.end(closing.hold.id, charged=noted is not None)
         return closed
     is_late = before is not None and before.state is HoldState.EXPIRED
+    if is_late and closing.state is HoldState.RELEASED:  # what was noted of it stays charged, counted and told
+        return closed
     rows.add(records, counted=noted if is_late else None)
     if closing.state is HoldState.RELEASED and not _ends_answer(records):
         rows.end_noted(closing, None)
@@ -192,14 +194,16 @@ def _line_accounts(operations: Sequence[Operation]) -> set[AccountId]:
 async def _applied_before(connection: AsyncConnection, operations: Sequence[Operation]) -> dict[int, Result]:
     """What operations gave that are in the database already, by their place."""
     opens = {operation.request.id for operation in operations if isinstance(operation, Open)}
-    closes = {operation.closing.hold.id for operation in operations if isinstance(operation, Close)}
-    holds = {hold.id: hold for hold in await read_holds(connection, opens | closes, lock=True)}
+    holds = {hold.id: hold for hold in await read_holds(connection, opens | _hold_ids(operations), lock=True)}
     written = await _written(connection, [each for each in operations if isinstance(each, Write)])
     done: dict[int, Result] = {}
     for index, operation in enumerate(operations):
         match operation:
             case Open(request, _) if request.id in holds:
-                done[index] = holds[request.id]
+                hold = holds[request.id]
+                done[index] = replace(hold, excluded_models=await _excluded(connection, request, hold))
+            case Renew(renewal, _) if _has_grown(renewal, holds):
+                done[index] = replace(holds[renewal.hold.id], excluded_models=renewal.hold.excluded_models)
             case Close(closing, _) if _is_closed_so(closing, holds):
                 done[index] = Closed(hold_id=closing.hold.id, lost=_lost(closing))
             case Write() if id(operation) in written:
@@ -207,6 +211,28 @@ async def _applied_before(connection: AsyncConnection, operations: Sequence[Oper
             case _:
                 pass
     return done
+
+
+async def _excluded(connection: AsyncConnection, request: HoldRequest, hold: Hold) -> tuple[str, ...]:
+    """The members of the chain that were left out: they have quotas of their own, and none of these gave anything."""
+    members = {*request.models} - {request.model} - {line.model for line in hold.lines}
+    if not members:
+        return ()
+    statement = select(quotas.c.model).where(
+        quotas.c.tenant_id == request.tenant_id,
+        tuple_(quotas.c.scope, quotas.c.scope_id).in_(request.scopes),
+        quotas.c.model.in_(members),
+        quotas.c.removed_at.is_(None),
+    )
+    return tuple(sorted((await connection.execute(statement.distinct())).scalars()))
+
+
+def _has_grown(renewal: Renewal, holds: dict[HoldId, Hold]) -> bool:
+    """Growing is all that a renewal may not do twice."""
+    found = holds.get(renewal.hold.id)
+    if renewal.demand is None or found is None or found.state is not HoldState.OPEN:
+        return False
+    return found.output_cap != renewal.hold.output_cap
 
 
 def _is_closed_so(closing: Closing, holds: dict[HoldId, Hold]) -> bool:

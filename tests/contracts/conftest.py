@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.data.auditor import SqlAuditor
 from src.data.engine import make_engine
@@ -123,6 +124,32 @@ async def opened_sql(url: str) -> AsyncIterator[Backend]:
         yield backend
         assert await backend.auditor(backend.make_ledger()).discrepancies() == []
         assert [engine.pool.checkedout() for engine in engines] == [0] * len(engines)  # type: ignore[attr-defined]
+
+
+class Lost(OperationalError):
+    """A commit, or the news of it, lost on the way."""
+
+    def __init__(self) -> None:
+        super().__init__("COMMIT", {}, Exception("database is locked"))
+
+
+class LossyNetwork:
+    """Loses the next commits: before they happen, or only their acknowledgement."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, losses: int = 0, after_commit: bool = False) -> None:
+        self.losses = losses
+        self.after_commit = after_commit
+        whole = AsyncConnection.commit
+
+        async def commit(connection: AsyncConnection) -> None:
+            lost = self.losses > 0
+            if self.after_commit or not lost:
+                await whole(connection)
+            if lost:
+                self.losses -= 1
+                raise Lost
+
+        monkeypatch.setattr(AsyncConnection, "commit", commit)
 
 
 @pytest.fixture(scope="session")

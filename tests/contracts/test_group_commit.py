@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import src.data.group_commit as group_commit
 from src.data.group_commit import GroupCommitLedger
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
-from src.domain.ledger.model import HoldState, Unit
+from src.domain.ledger.model import Demand, HoldState, Renewal, Unit
 from src.shared.errors import QuotaExceeded, Unavailable
 from src.shared.ids import new_id
-from tests.contracts.conftest import Backend
+from tests.contracts.conftest import Backend, LossyNetwork
 from tests.makers import (
     NOW,
     make_answer,
@@ -22,33 +20,9 @@ from tests.makers import (
     make_dialog,
     make_hold_request,
     make_message,
+    make_top_up,
     make_usage_record,
 )
-
-
-class Lost(OperationalError):
-    """A commit, or the news of it, lost on the way."""
-
-    def __init__(self) -> None:
-        super().__init__("COMMIT", {}, Exception("database is locked"))
-
-
-class LossyNetwork:
-    """Loses the next commits: before they happen, or only their acknowledgement."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, losses: int, after_commit: bool) -> None:
-        self.losses = losses
-        whole = AsyncConnection.commit
-
-        async def commit(connection: AsyncConnection) -> None:
-            lost = self.losses > 0
-            if after_commit or not lost:
-                await whole(connection)
-            if lost:
-                self.losses -= 1
-                raise Lost
-
-        monkeypatch.setattr(AsyncConnection, "commit", commit)
 
 
 async def spend(ledger: GroupCommitLedger, user: Any) -> int:
@@ -75,6 +49,33 @@ async def test_a_lost_commit_is_made_once(sql: Backend, monkeypatch: pytest.Monk
     assert (account.balance, account.held, account.spent) == (500, 0, 500)
     async with sql.open_uow(user.tenant_id) as uow:
         assert await uow.accounts.tokens_used(user.id) == 40 * 6
+
+
+async def test_a_growth_whose_acknowledgement_was_lost_is_no_refusal(
+    sql: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await sql.rich_user(150)
+    async with sql.ledger() as ledger:
+        hold = await ledger.open(make_hold_request(user))
+        LossyNetwork(monkeypatch, losses=1, after_commit=True)
+        demand = Demand(prompt_tokens=10, output_tokens=500)
+        grown = await ledger.renew(Renewal(hold=hold, at=NOW, expires_at=hold.expires_at, demand=demand))
+    assert (grown.output_cap, [line.amount for line in grown.lines]) == (140, [150])
+    assert (await sql.account(user)).held == 150
+
+
+@pytest.mark.parametrize("after_commit", [False, True], ids=["commit lost", "acknowledgement lost"])
+async def test_a_chain_is_not_tried_further_than_its_hold_goes_whatever_was_lost(
+    sql: Backend, monkeypatch: pytest.MonkeyPatch, after_commit: bool
+) -> None:
+    user = await sql.rich_user(1000)
+    await sql.adjust(make_top_up(user, 5, model="dear"))
+    await sql.adjust(make_top_up(user, 500, model="cheap"))
+    async with sql.ledger() as ledger:
+        LossyNetwork(monkeypatch, losses=1, after_commit=after_commit)
+        hold = await ledger.open(make_hold_request(user, model="smart", models=("dear", "cheap", "fast")))
+        renewed = await ledger.renew(Renewal(hold=hold, at=NOW, expires_at=hold.expires_at))
+    assert hold.excluded_models == renewed.excluded_models == ("dear",)
 
 
 async def test_a_database_that_stays_away_is_unavailable(sql: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from src.domain.catalog.model import Usage
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
-from src.domain.ledger.model import MAX_AMOUNT, Demand, EntryKind, HoldState, Scope, Unit
+from src.domain.ledger.model import MAX_AMOUNT, CallStatus, Closing, Demand, EntryKind, HoldState, Renewal, Scope, Unit
 from src.domain.ledger.standing import standings_of
 from src.shared.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from src.shared.pages import PageRequest
@@ -167,6 +168,22 @@ async def test_a_late_settlement_is_charged_up_to_what_is_left(backend: Backend)
     assert (await entries_of(backend, user))[0].kind is EntryKind.LATE_CHARGE
     account = await backend.account(user)
     assert (account.balance, account.held, account.spent) == (0, 0, 25)
+
+
+async def test_an_expired_call_that_failed_after_all_stays_as_it_was_charged_and_counted(backend: Backend) -> None:
+    user = await backend.rich_user(100)
+    async with backend.ledger() as ledger:
+        hold = await ledger.open(make_hold_request(user))
+        noted = make_usage_record(hold)
+        await ledger.renew(Renewal(hold=hold, at=NOW, expires_at=hold.expires_at, noted=noted))
+        await ledger.close(Closing(hold=hold, state=HoldState.EXPIRED, at=hold.expires_at))
+        failed = make_usage_record(hold, status=CallStatus.FAILED, usage=Usage(), cost_micro_usd=0)
+        for _ in range(2):
+            await ledger.close(Closing(hold=hold, state=HoldState.RELEASED, at=NOW), (failed,))
+    assert (await backend.account(user)).spent == 40
+    async with backend.open_uow(user.tenant_id) as uow:
+        (row,) = await uow.accounts.usage(user_id=user.id, since=NOW.date(), until=NOW.date())
+    assert (row.calls, row.input_tokens, row.output_tokens, row.cost_micro_usd) == (1, 10, 30, 7)
 
 
 async def test_a_claim_above_the_hold_is_the_operators_loss(backend: Backend) -> None:
