@@ -331,11 +331,10 @@ async def _limits(
 def _in_lock_order(changes: Limits, had: Mapping[tuple[Unit, Window], QuotaStanding]) -> list[tuple[Unit, Window]]:
     """Accounts that calls pay from first, by their ids, as calls lock them: else we could wait for each other."""
 
-    def order(name: tuple[Unit, Window]) -> tuple[bool, bool, int]:
+    def order(name: tuple[Unit, Window]) -> tuple[bool, bool, int, tuple[Unit, Window]]:
         standing = had.get(name)
-        if standing is None or standing.is_untouched:
-            return changes[name] is None, True, 0
-        return changes[name] is None, False, standing.account.id.int
+        is_new = standing is None or standing.is_untouched
+        return changes[name] is None, is_new, 0 if standing is None else standing.account.id.int, name
 
     return sorted(changes, key=order)
 
