@@ -21,6 +21,8 @@ from src.data.driver import execute_many, fetch, is_postgres
 Row = Sequence[Any]
 _Converter = Callable[[Any], Any] | None
 
+_new, _set = UUID.__new__, object.__setattr__
+
 
 @dataclass(frozen=True, slots=True)
 class Insert:
@@ -111,9 +113,9 @@ def as_uuid(value: Any) -> UUID:
     """An id as a driver returns it."""
     if isinstance(value, str):
         return UUID(value)
-    made = UUID.__new__(UUID)  # past the checks of its constructor, which is slow: it comes from a UUID
-    object.__setattr__(made, "int", value.int)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    made = _new(UUID)  # past its constructor's checks, which are slow: it comes from a UUID
+    _set(made, "int", value.int)
+    _set(made, "is_safe", SafeUUID.unknown)
     return made
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import ColumnElement, Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.data.bulk import Part, Update, insert_rows
@@ -92,13 +92,11 @@ class ClaimRows:
     async def end_others(self, connection: AsyncConnection) -> None:
         """Free the keys that got no answer, and mark those whose answers are lost."""
         await drop_claims(connection, self._freed)
-        running = idempotency_keys.c.state == ClaimState.RUNNING
         if self._lost:
-            mine = (idempotency_keys.c.hold_id.in_(self._lost), running)
-            await connection.execute(update(idempotency_keys).where(*mine).values(state=ClaimState.LOST))
+            lost = update(idempotency_keys).where(*_running(self._lost)).values(state=ClaimState.LOST)
+            await connection.execute(lost)
         if self._unanswered:
-            mine = (idempotency_keys.c.hold_id.in_(self._unanswered), running)
-            await connection.execute(delete(idempotency_keys).where(*mine))
+            await connection.execute(delete(idempotency_keys).where(*_running(self._unanswered)))
 
 
 async def forget_expired_claims(engine: AsyncEngine, now: datetime, limit: int = 1000) -> int:
@@ -122,6 +120,10 @@ class SqlClaimRepository(TenantRepository):
             idempotency_keys.c.expires_at > claim.created_at,
         )
         return await self._first(statement, _claimed_from)
+
+
+def _running(hold_ids: Sequence[HoldId]) -> tuple[ColumnElement[bool], ...]:
+    return idempotency_keys.c.hold_id.in_(hold_ids), idempotency_keys.c.state == ClaimState.RUNNING
 
 
 def _row(claim: Claim, hold_id: HoldId | None) -> tuple[Any, ...]:

@@ -206,9 +206,8 @@ async def write_back(connection: AsyncConnection, book: Book) -> None:
 
 def changes_of(book: Book) -> list[Part]:
     """What the book says has changed, as rows."""
-    changed = [book.account(account_id) for account_id in book.changed]
     return [
-        (_BALANCES, [(account.balance, account.held, account.spent, account.id) for account in changed]),
+        (_BALANCES, [(each.balance, each.held, each.spent, each.account.id) for each in book.changes()]),
         (_NEW_HOLDS, [_hold_row(hold) for hold in book.opened]),
         (_NEW_LINES, [_line_row(hold, line) for hold in book.opened for line in hold.lines]),
         (_NEW_ENTRIES, [_entry_row(entry) for entry in book.entries]),

@@ -7,7 +7,7 @@ same code.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from src.domain.identity.model import TenantId
@@ -40,12 +40,30 @@ from src.shared.money import MicroDollars
 ScopeKey = tuple[TenantId, Scope, UUID]
 
 
+@dataclass(slots=True, eq=False)
+class Standing:
+    """An account on the table, and its amounts as they stand now."""
+
+    account: Account
+    balance: int
+    held: int
+    spent: int
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.held
+
+    def now(self) -> Account:
+        """The account with these amounts."""
+        return replace(self.account, balance=self.balance, held=self.held, spent=self.spent)
+
+
 class Book:
     """Some accounts and some holds, open on the table, and the changes made to them."""
 
     def __init__(self, accounts: Iterable[Account], holds: Iterable[Hold] = ()) -> None:
-        self._accounts: dict[AccountId, Account] = {}
-        self._by_scope: defaultdict[ScopeKey, list[AccountId]] = defaultdict(list)
+        self._standings: dict[AccountId, Standing] = {}
+        self._by_scope: defaultdict[ScopeKey, list[Standing]] = defaultdict(list)
         self._holds = {hold.id: hold for hold in holds}
         for account in accounts:
             self._admit(account)
@@ -59,7 +77,11 @@ class Book:
 
     def account(self, account_id: AccountId) -> Account:
         """The account as it stands now. Raises KeyError when it is not on the table."""
-        return self._accounts[account_id]
+        return self._standings[account_id].now()
+
+    def changes(self) -> list[Standing]:
+        """The accounts whose amounts have changed."""
+        return [self._standings[account_id] for account_id in self.changed]
 
     def hold(self, hold_id: HoldId) -> Hold | None:
         """The hold as it stands now."""
@@ -67,13 +89,16 @@ class Book:
 
     def payers(self, request: HoldRequest) -> Iterator[Account]:
         """The accounts that a call is charged to: of its scopes and models, in the period it falls into."""
-        periods = {window: period_of(window, request.at, request.time_zone) for window in Window}
+        return (standing.now() for standing in self._payers(request))
+
+    def _payers(self, request: HoldRequest) -> Iterator[Standing]:
         models = (None, request.model, *request.models)
         for scope, scope_id in request.scopes:
-            for account_id in self._by_scope[(request.tenant_id, scope, scope_id)]:
-                account = self._accounts[account_id]
-                if account.period == periods[account.window] and account.model in models and not account.removed:
-                    yield account
+            for standing in self._by_scope.get((request.tenant_id, scope, scope_id), ()):
+                account = standing.account
+                is_present = account.period == period_of(account.window, request.at, request.time_zone)
+                if is_present and account.model in models and not account.removed:
+                    yield standing
 
     def open(self, request: HoldRequest) -> Hold:
         """Take the worst case from every account of the call, or nothing from any.
@@ -85,11 +110,12 @@ class Book:
         demand = request.demand
         payers: list[tuple[Account, int]] = []
         excluded: set[str] = set()
-        for account in self.payers(request):
-            affordable = demand.affordable_output(account.unit, account.available)
+        for standing in self._payers(request):
+            account = standing.account
+            affordable = demand.affordable_output(account.unit, standing.available)
             if affordable < demand.least_output:
                 if account.model in (None, request.model) or {*excluded, account.model} >= {*request.models}:
-                    raise _refusal(account, demand.needed(account.unit, demand.least_output), request)
+                    raise _refusal(standing.now(), demand.needed(account.unit, demand.least_output), request)
                 excluded.add(account.model)
             else:
                 payers.append((account, affordable))
@@ -151,7 +177,7 @@ class Book:
     def _grown(self, hold: Hold, demand: Demand, had: int) -> Hold:
         output = demand.output_tokens
         for line in hold.lines:
-            free = self._accounts[line.account_id].available + line.amount
+            free = self._standings[line.account_id].available + line.amount
             output = min(output, demand.affordable_output(line.unit, free))
         if output <= had:
             raise QuotaExceeded("The quota cannot pay for a longer answer.")
@@ -179,21 +205,19 @@ class Book:
             closing = as_noted(hold, closing)
         lost: dict[Unit, int] = {}
         for line in hold.lines:
-            account = self._accounts[line.account_id]
+            standing = self._standings[line.account_id]
             owed = closing.amount(line)
             if late:
                 owed = max(0, owed - min(as_noted(hold, closing).amount(line), line.amount))
-            paid = min(owed, max(0, account.available) if late else line.amount)
+            paid = min(owed, max(0, standing.available) if late else line.amount)
             if owed > paid:
                 lost[line.unit] = max(lost.get(line.unit, 0), owed - paid)
-            released = 0 if late else line.amount
-            self._put(
-                replace(
-                    account, held=account.held - released, balance=account.balance - paid, spent=account.spent + paid
-                )
-            )
+            standing.held -= 0 if late else line.amount
+            standing.balance -= paid
+            standing.spent += paid
+            self.changed.add(line.account_id)
             if paid:
-                self.entries.append(_charge(closing, account, paid, late=late))
+                self.entries.append(_charge(closing, standing.account, paid, late=late))
         self._holds[hold.id] = replace(hold, state=closing.state)
         self.closed.append(closing)
         return Closed(hold_id=hold.id, lost=lost)
@@ -226,11 +250,12 @@ class Book:
     def _changed(self, account: Account, amount: int, kind: EntryKind, change: QuotaChange) -> Account:
         if account.limit + amount > MAX_AMOUNT:
             raise InvalidRequest(f"No more than {MAX_AMOUNT} may be given.", param="amount")
-        if account.id not in self._accounts:
+        if account.id not in self._standings:
             self._admit(account)
             self.created.add(account.id)
-        changed = replace(account, balance=account.balance + amount)
-        self._put(changed)
+        standing = self._standings[account.id]
+        standing.balance += amount
+        self.changed.add(account.id)
         if amount:
             self.entries.append(
                 Entry(
@@ -247,15 +272,15 @@ class Book:
                     actor_id=change.actor_id,
                 )
             )
-        return changed
+        return standing.now()
 
     def _of_change(self, change: QuotaChange) -> Account:
         key = change.key
-        for account_id in self._by_scope[(key.tenant_id, key.scope, key.scope_id)]:
-            account = self._accounts[account_id]
+        for standing in self._by_scope.get((key.tenant_id, key.scope, key.scope_id), ()):
+            account = standing.account
             same = (account.unit, account.window, account.model) == (key.unit, key.window, key.model)
             if same and account.period == change.period and not account.removed:
-                return account
+                return standing.now()
         return Account(
             id=AccountId(new_id()),
             quota_id=QuotaId(new_id()),
@@ -269,17 +294,14 @@ class Book:
         )
 
     def _admit(self, account: Account) -> None:
-        self._accounts[account.id] = account
-        self._by_scope[(account.tenant_id, account.scope, account.scope_id)].append(account.id)
+        standing = Standing(account, account.balance, account.held, account.spent)
+        self._standings[account.id] = standing
+        self._by_scope[(account.tenant_id, account.scope, account.scope_id)].append(standing)
 
     def _take(self, lines: Iterable[HoldLine]) -> None:
         for line in lines:
-            account = self._accounts[line.account_id]
-            self._put(replace(account, held=account.held + line.amount))
-
-    def _put(self, account: Account) -> None:
-        self._accounts[account.id] = account
-        self.changed.add(account.id)
+            self._standings[line.account_id].held += line.amount
+            self.changed.add(line.account_id)
 
 
 def as_noted(hold: Hold, closing: Closing) -> Closing:
