@@ -109,17 +109,20 @@ async def rows(gateway: RunningGateway) -> dict[str, int]:
         await engine.dispose()
 
 
+async def model_of(gateway: RunningGateway, price: int, **given: Any) -> str:
+    """A new model at that price."""
+    body = {
+        "name": f"m-{uuid4().hex[:8]}", "provider": "openai", "upstream": "gpt-4o", "context_window": 10_000,
+        "max_output": 1000, "price": {"input": price, "output": price}, **given,
+    }  # fmt: skip
+    response = await gateway.http.post("/api/v1/admin/models", json=body)
+    assert response.status_code == 201, response.text
+    return str(body["name"])
+
+
 async def chain_of(gateway: RunningGateway, *prices: int) -> tuple[str, list[str]]:
     """A chain of new models, each as dear as it is said."""
-    names: list[str] = []
-    for price in prices:
-        name = f"m-{uuid4().hex[:8]}"
-        model = {
-            "name": name, "provider": "openai", "upstream": "gpt-4o", "context_window": 10_000,
-            "max_output": 1000, "price": {"input": price, "output": price},
-        }  # fmt: skip
-        assert (await gateway.http.post("/api/v1/admin/models", json=model)).status_code == 201
-        names.append(name)
+    names = [await model_of(gateway, price) for price in prices]
     chain = f"c-{uuid4().hex[:8]}"
     made = await gateway.http.post("/api/v1/admin/chains", json={"name": chain, "models": names})
     assert made.status_code == 201
@@ -197,10 +200,13 @@ async def test_a_cap_is_shrunk_as_it_then_is(customer: Customer, unit: str) -> N
 
 async def test_what_cannot_be_paid_by_one_token_is_refused_and_by_none_admitted(customer: Customer) -> None:
     least = (await customer.estimated(**ASKED))["input_tokens_bound"] + customer.gateway.settings.least_output_tokens
-    await customer.put_quota(least - 1)
+    await customer.put_quota(PLENTY)
+    await customer.held()
+    spent = (await customer.quotas())[0]["used"]
+    await customer.put_quota(spent + least - 1)
     short = await customer.estimated(**ASKED)
     assert [(each["needed"], each["remaining"]) for each in short["refusals"]] == [(least, least - 1)]
-    await customer.put_quota(least)
+    await customer.put_quota(spent + least)
     enough = await customer.estimated(**ASKED)
     assert (enough["admitted"], enough["accounts"][0]["would_hold"]) == (True, least)
 
@@ -258,6 +264,20 @@ async def test_a_question_to_a_dialog_is_estimated_with_what_it_would_be_sent_wi
     found = await customer.estimated(dialog_id=dialog, **changed)
     assert (found["model"], found["output_tokens_cap"]) == ("claude-3-opus", 20)
     assert would_hold(found) == await customer.held(path, changed)
+
+
+async def test_a_stream_holds_a_reserve_at_first_and_a_whole_answer_ends_there(customer: Customer) -> None:
+    model = await model_of(customer.gateway, 1, output_reserve=100)
+    dialog = (await customer.person.http.post("/api/v1/dialogs", json={"model": model})).json()["id"]
+    path, body = f"/api/v1/dialogs/{dialog}/messages", {"content": QUESTION["content"]}
+    await customer.put_quota(PLENTY)
+    for stream, cap in ((True, 1000), (False, 100)):
+        asked = await customer.estimated(**{**ASKED, "model": model, "stream": stream})
+        found = await customer.estimated(dialog_id=dialog, **body, stream=stream)
+        assert asked["output_tokens_cap"] == found["output_tokens_cap"] == cap
+        assert found["hold"]["tokens"] == found["input_tokens_bound"] + 100
+        assert would_hold(found) == await customer.held(path, {**body, "stream": stream})
+        assert customer.sent_cap == cap
 
 
 async def test_a_branch_is_estimated_with_its_own_history(customer: Customer) -> None:

@@ -14,7 +14,7 @@ from src.domain.ledger.model import Hold, Scope, Unit, Window
 from src.shared.errors import QuotaExceeded
 from tests.fake_store import Store
 from tests.fakes import FakeLedger, fake_unit_of_work_opener
-from tests.makers import make_key, make_limit, make_top_up
+from tests.makers import NOW, make_key, make_limit, make_tenant, make_top_up
 from tests.unit import support
 from tests.unit.support import (
     PROMPT_OVERHEAD,
@@ -54,7 +54,7 @@ class Scene:
 
     def __init__(self, *models: Model, missing: tuple[str, ...] = (), **given: Any) -> None:
         self.store = Store()
-        person = make_principal()
+        person = make_principal(tenant=make_tenant(time_zone=given.pop("zone", "UTC")))
         self.me = replace(person, api_key=make_key(person.user))
         self.models = models or (FAST,)
         parameters = Parameters(max_output_tokens=given.pop("wish", None))
@@ -148,6 +148,15 @@ async def test_what_others_hold_is_counted() -> None:
     found = await scene.estimated()
     assert found.first.output_tokens_cap == LONGEST - 1
     assert found.payers[0].standing.account.held == BOUND + LONGEST
+
+
+async def test_the_day_is_the_tenants() -> None:
+    scene = Scene(zone="Pacific/Honolulu")
+    scene.quota(1000, window=Window.DAY, period="2026-11-20")
+    await scene.held()
+    [payer] = (await scene.estimated()).payers
+    assert (payer.standing.account.period, payer.standing.account.held) == ("2026-11-20", BOUND + LONGEST)
+    assert payer.standing.resets_at == NOW.replace(hour=10, minute=0, second=0, microsecond=0)
 
 
 async def test_every_account_that_would_refuse_is_told_as_a_call_is_told() -> None:
