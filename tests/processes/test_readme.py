@@ -81,7 +81,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     blocks = list(blocks_on(gateway.port))
     assert README.count("<!-- tested -->") == len(blocks)
     ran = await asyncio.to_thread(run_all, blocks, operator.directory)
-    curl, openai, anthropic, tenants, dialogs, chat = ran
+    curl, openai, anthropic, tenants, dialogs, chat, estimates = ran
 
     [completion] = objects_in(curl.output)
     assert completion["choices"][0]["message"]["content"]
@@ -90,6 +90,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     assert objects_in(tenants.output)[0]["balance"] == 100_000
     _check_dialogs(dialogs.output)
     _check_chat(chat.output)
+    _check_estimate(estimates.output)
 
 
 def _check_dialogs(output: str) -> None:
@@ -111,6 +112,13 @@ def _check_chat(output: str) -> None:
     assert (first["cached"], second["cached"]) == (False, True)
     assert first["content"] == second["content"] == history[0]["response"]
     assert [exchange["content"] for exchange in history] == ["Say hello.", "Say hello."]
+
+
+def _check_estimate(output: str) -> None:
+    [estimate] = objects_in(output)
+    assert (estimate["admitted"], estimate["refusals"], estimate["output_tokens_cap"]) == (True, [], 50)
+    [account] = estimate["accounts"]
+    assert account["would_hold"] == estimate["hold"]["tokens"] == estimate["input_tokens_bound"] + 50
 
 
 def test_the_readme_and_the_example_name_every_setting_and_no_other() -> None:
