@@ -41,7 +41,7 @@ def add_commands(cli: typer.Typer) -> None:
     cli.command()(doctor)
 
 
-def _do(work: Callable[[Operator], Awaitable[T]]) -> T:
+def work_with(work: Callable[[Operator], Awaitable[T]]) -> T:
     """Run a command's work against the configured database."""
 
     async def run() -> T:
@@ -51,7 +51,8 @@ def _do(work: Callable[[Operator], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-async def _tenant(operator: Operator, slug: str) -> Tenant:
+async def tenant_of_slug(operator: Operator, slug: str) -> Tenant:
+    """Raises NotFound."""
     async with operator.open_uow(None) as uow:
         found = await uow.directory.tenant_by_slug(slug)
     if found is None:
@@ -59,7 +60,8 @@ async def _tenant(operator: Operator, slug: str) -> Tenant:
     return found
 
 
-async def _user(operator: Operator, tenant: Tenant, external_id: str) -> User:
+async def user_of_tenant(operator: Operator, tenant: Tenant, external_id: str) -> User:
+    """Raises NotFound."""
     async with operator.open_uow(tenant.id) as uow:
         found = await uow.identity.user_by_external_id(external_id)
     if found is None:
@@ -74,7 +76,7 @@ def create_tenant(
     time_zone: Annotated[str, typer.Option(help="IANA name of the zone in which the days of quotas begin.")] = "UTC",
 ) -> None:
     """Make a tenant and print its id."""
-    made = _do(
+    made = work_with(
         lambda operator: tenants.create_tenant(
             operator.principal, slug, name, time_zone, open_uow=operator.open_uow, clock=operator.clock
         )
@@ -96,7 +98,7 @@ def list_tenants() -> None:
                 return
             page = PageRequest(limit=MAX_PAGE, after=found.rows[-1].id)
 
-    _do(work)
+    work_with(work)
 
 
 @users_cli.command("create")
@@ -104,7 +106,7 @@ def create_user(external_id: str, tenant: TenantSlug = "default", role: Role = R
     """Make a user and print its id."""
 
     async def work(operator: Operator) -> User:
-        found = await _tenant(operator, tenant)
+        found = await tenant_of_slug(operator, tenant)
         return await administration.create_user(
             operator.principal,
             found.id,
@@ -115,7 +117,7 @@ def create_user(external_id: str, tenant: TenantSlug = "default", role: Role = R
             passwords=operator.passwords,
         )
 
-    typer.echo(_do(work).id)
+    typer.echo(work_with(work).id)
 
 
 @users_cli.command("top-up", context_settings={"ignore_unknown_options": True})
@@ -123,13 +125,13 @@ def top_up(external_id: str, amount: int, tenant: TenantSlug = "default", reason
     """Add tokens to (or, with a negative amount, take from) a user's prepaid account."""
 
     async def work(operator: Operator) -> int:
-        user = await _user(operator, await _tenant(operator, tenant), external_id)
+        user = await user_of_tenant(operator, await tenant_of_slug(operator, tenant), external_id)
         account = await adjust_account(
             operator.principal, user.id, amount, reason=reason, open_uow=operator.open_uow, clock=operator.clock
         )
         return account.balance
 
-    typer.echo(_do(work))
+    typer.echo(work_with(work))
 
 
 @keys_cli.command("create")
@@ -137,7 +139,7 @@ def create_key(external_id: str, name: str = "command line", tenant: TenantSlug 
     """Make an API key for a user and print its secret, once."""
 
     async def work(operator: Operator) -> str:
-        user = await _user(operator, await _tenant(operator, tenant), external_id)
+        user = await user_of_tenant(operator, await tenant_of_slug(operator, tenant), external_id)
         _, secret = await api_keys.create_api_key(
             operator.principal,
             name,
@@ -148,7 +150,7 @@ def create_key(external_id: str, name: str = "command line", tenant: TenantSlug 
         )
         return secret
 
-    typer.echo(_do(work))
+    typer.echo(work_with(work))
 
 
 @models_cli.command("sync")
@@ -158,7 +160,7 @@ def sync_models() -> None:
     async def work(operator: Operator) -> int:
         return await bootstrap.load_catalog(load_settings(), operator.open_uow)
 
-    typer.echo(f"{_do(work)} rows changed.")
+    typer.echo(f"{work_with(work)} rows changed.")
 
 
 @models_cli.command("list")
@@ -173,7 +175,7 @@ def list_models() -> None:
             usd = f"{price.input / PER_MILLION:g}/{price.output / PER_MILLION:g}"
             typer.echo(f"{name}\t{model.provider}\t{model.context_window}\t{usd}\t{model.lifecycle.value}")
 
-    _do(work)
+    work_with(work)
 
 
 @ledger_cli.command("verify")
@@ -186,7 +188,7 @@ def verify() -> None:
             typer.echo(f"{each.law}: {each.subject}: expected {each.expected}, found {each.found}")
         return len(found)
 
-    broken = _do(work)
+    broken = work_with(work)
     typer.echo("The books are right." if not broken else f"{broken} discrepancies.", err=bool(broken))
     if broken:
         sys.exit(1)
@@ -196,13 +198,13 @@ def token(external_id: str, tenant: TenantSlug = "default", minutes: int = 60) -
     """Print a JWT for a user, signed with GATEWAY_JWT_SECRET."""
 
     async def work(operator: Operator) -> str:
-        found = await _tenant(operator, tenant)
-        user = await _user(operator, found, external_id)
+        found = await tenant_of_slug(operator, tenant)
+        user = await user_of_tenant(operator, found, external_id)
         expires_at = operator.clock() + timedelta(minutes=minutes)
         claims = Claims(subject=user.external_id, tenant=str(found.id), role=user.role, expires_at=expires_at)
         return operator.tokens.issue(claims)
 
-    typer.echo(_do(work))
+    typer.echo(work_with(work))
 
 
 def doctor() -> None:
@@ -218,7 +220,7 @@ def doctor() -> None:
         typer.echo(f"models: {len(catalog.models)}, chains: {len(catalog.chains)}")
 
     try:
-        _do(work)
+        work_with(work)
     except GatewayError as error:
         typer.echo(error.message, err=True)
         sys.exit(1)

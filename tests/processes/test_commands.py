@@ -52,6 +52,46 @@ async def test_an_operator_looks_after_tenants_users_keys_and_books(operator: Op
     assert await say("ledger", "verify") == "The books are right."
 
 
+async def test_an_operator_limits_tenants_users_keys_and_new_users(operator: Operator) -> None:
+    gateway = operator.configured()
+
+    async def say(*arguments: str, status: int = 0) -> list[str]:
+        done = await asyncio.to_thread(gateway.command, *arguments, check=False)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return (done.stdout if status == 0 else done.stderr).splitlines()
+
+    operator.migrated()
+    _, (of_tenant,) = await asyncio.gather(
+        say("users", "create", "alice"), say("quota", "set", "5000", "--unit", "micro_usd", "--window", "month")
+    )
+    assert of_tenant.split("\t")[3:] == ["micro_usd", "month", "-", "5000", "0", "0", "5000"]
+    (secret,), (of_alice,) = await asyncio.gather(
+        say("keys", "create", "alice"), say("quota", "set", "100", "--user", "alice", "--model", "gpt-4o")
+    )
+    (of_new,) = await say("quota", "set", "70", "--new-users", "--unit", "requests", "--window", "day")
+    assert await say("quota", "list") == [of_tenant, of_alice, of_new]
+    quota = of_alice.split("\t")[0]
+    (adjusted,) = await say("quota", "adjust", quota, "-30", "--reason", "a mistake")
+    assert adjusted.split("\t")[5:] == ["gpt-4o", "70", "0", "0", "70"]
+
+    await gateway.start()
+    async with client_of(gateway, secret) as http:
+        key = (await http.get("/api/v1/me")).json()["api_key"]["id"]
+        await say("quota", "set", "0", "--key", key, "--unit", "requests")
+        refused = await http.post("/chat", json={"content": "hello", "model": "gpt-4o"})
+        assert (refused.status_code, refused.json()["error"]["details"]["scope"]) == (402, "api_key")
+    (of_key,) = await say("quota", "list", "--key", key)
+    assert await say("quota", "remove", of_key.split("\t")[0]) == []
+    wrong = (
+        ("remove", of_key.split("\t")[0]),
+        ("set", "5", "--user", "nobody"),
+        ("set", "5", "--user", "alice", "--new-users"),
+    )
+    said = await asyncio.gather(*(say("quota", *each, status=1) for each in wrong))
+    assert [len(lines) for lines in said] == [1] * len(wrong)
+
+
 async def test_an_operator_sees_what_is_configured(operator: Operator) -> None:
     gateway = operator.configured(OPENROUTER_API_KEY="")
     (operator.directory / "models.yaml").write_text(
