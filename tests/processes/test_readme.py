@@ -81,7 +81,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     blocks = list(blocks_on(gateway.port))
     assert README.count("<!-- tested -->") == len(blocks)
     ran = await asyncio.to_thread(run_all, blocks, operator.directory)
-    curl, openai, anthropic, tenants, dialogs, chat, estimates = ran
+    curl, openai, anthropic, tenants, dialogs, chat, estimates, quotas = ran
 
     [completion] = objects_in(curl.output)
     assert completion["choices"][0]["message"]["content"]
@@ -90,6 +90,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     assert objects_in(tenants.output)[0]["balance"] == 100_000
     _check_dialogs(dialogs.output)
     _check_chat(chat.output)
+    _check_quotas(quotas.output)
     _check_estimate(estimates.output)
 
 
@@ -105,6 +106,23 @@ def _check_dialogs(output: str) -> None:
     assert standing["balance"] == 100_000 - standing["total_used"] < 100_000
     assert standing["held"] == 0
     assert [entry["kind"] for entry in history["data"]] == ["charge", "charge", "top_up"]
+
+
+def _check_quotas(output: str) -> None:
+    for_new_users, limits, adjusted, listed, of_alice = objects_in(output)
+    assert (for_new_users["scope"], for_new_users["limit"]) == ("new_user", 20_000)
+    assert {name: limit for name, limit in limits.items() if limit is not None} == {
+        "tokens_per_day": 5000,
+        "requests_per_month": 1000,
+    }
+    assert (adjusted["scope"], adjusted["window"], adjusted["limit"]) == ("tenant", "month", 60_000_000)
+    assert [quota["id"] for quota in listed["data"] if quota["scope"] == "tenant"] == [adjusted["id"]]
+    assert [(quota["scope"], quota["unit"], quota["window"]) for quota in of_alice["quotas"]] == [
+        ("user", "tokens", "none"),
+        ("tenant", "micro_usd", "month"),
+        ("user", "requests", "month"),
+        ("user", "tokens", "day"),
+    ]
 
 
 def _check_chat(output: str) -> None:
