@@ -23,6 +23,10 @@ _STEADY_PLANS = "SELECT " + ", ".join(
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        ("enable_material", "off"),
+        ("random_page_cost", "0.1"),
+        ("cpu_tuple_cost", "1"),
+        ("cpu_index_tuple_cost", "1"),
     )
 )
 

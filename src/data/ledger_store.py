@@ -99,13 +99,16 @@ _PAYER_SQLITE = """
     SELECT value ->> 0 AS tenant_id, value ->> 1 AS scope, value ->> 2 AS scope_id, value ->> 3 AS day,
     value ->> 4 AS month FROM json_each(?)
 """
-_WANTED = """
-    SELECT quota.id AS quota_id,
-    CASE quota."window" WHEN 'day' THEN payer.day WHEN 'month' THEN payer.month ELSE '' END AS period
-    FROM payer CROSS JOIN quotas quota WHERE quota.tenant_id = payer.tenant_id AND quota.scope = payer.scope
-    AND quota.scope_id = payer.scope_id AND quota.removed_at IS NULL
+_ITS_QUOTAS = """
+    quota.tenant_id = payer.tenant_id AND quota.scope = payer.scope AND quota.scope_id = payer.scope_id
+    AND quota.removed_at IS NULL
 """
-_ITS_ACCOUNT = "accounts account ON account.quota_id = wanted.quota_id AND account.period = wanted.period"
+# OFFSET keeps PostgreSQL from turning the join round: it looks up the quotas of each payer, however few it thinks there
+# are in all.
+_QUOTAS_POSTGRESQL = f"LATERAL (SELECT * FROM quotas quota WHERE {_ITS_QUOTAS} OFFSET 0) quota"  # noqa: S608
+_QUOTAS_SQLITE = f"quotas quota ON {_ITS_QUOTAS}"
+_PERIOD = """CASE quota."window" WHEN 'day' THEN payer.day WHEN 'month' THEN payer.month ELSE '' END"""
+_ITS_ACCOUNT = "account.quota_id = wanted.quota_id AND account.period = wanted.period"
 
 
 async def lock_accounts(
@@ -140,28 +143,36 @@ async def _locked(
 
 @cache
 def _wanted_sql(dialect_name: str) -> str:
+    """The quotas of the payers, with the present periods and their accounts."""
+    is_postgres = dialect_name == "postgresql"
     return f"""
-        WITH payer AS ({_PAYER_POSTGRESQL if dialect_name == "postgresql" else _PAYER_SQLITE}),
-        wanted AS ({_WANTED})
-    """
+        WITH payer AS ({_PAYER_POSTGRESQL if is_postgres else _PAYER_SQLITE}),
+        present AS (
+            SELECT quota.id AS quota_id, {_PERIOD} AS period
+            FROM payer CROSS JOIN {_QUOTAS_POSTGRESQL if is_postgres else _QUOTAS_SQLITE}
+        ),
+        wanted AS (
+            SELECT wanted.*, (SELECT account.id FROM accounts account WHERE {_ITS_ACCOUNT}) AS account_id
+            FROM present wanted
+        )
+    """  # noqa: S608
 
 
 def _lock_sql(dialect: Dialect) -> str:
     """One statement; the count of missing accounts comes with every row, and alone where there is none."""
     own = ", ".join(f"account.{name}" for name in quoted(dialect, _ACCOUNT))
     inherited = ", ".join(f"quota.{name}" for name in quoted(dialect, _QUOTA))
+    ids = f"SELECT account_id FROM wanted UNION {ids_sql(dialect.name, 6)}"  # noqa: S608
     return f"""
         {_wanted_sql(dialect.name)},
         locked AS (
             SELECT {own}, {inherited}, quota.removed_at IS NOT NULL AS removed
             FROM accounts account JOIN quotas quota ON quota.id = account.quota_id
-            WHERE account.id IN (
-                {ids_sql(dialect.name, 6)} UNION SELECT account.id FROM wanted JOIN {_ITS_ACCOUNT}
-            )
+            WHERE account.id {f"= ANY(ARRAY({ids}))" if dialect.name == "postgresql" else f"IN ({ids})"}
             ORDER BY account.id {"FOR UPDATE OF account" if dialect.name == "postgresql" else ""}
         )
         SELECT missing.accounts, locked.* FROM (
-            SELECT count(*) AS accounts FROM wanted LEFT JOIN {_ITS_ACCOUNT} WHERE account.id IS NULL
+            SELECT count(*) AS accounts FROM wanted WHERE account_id IS NULL
         ) missing LEFT JOIN locked ON true
     """  # noqa: S608
 
@@ -175,8 +186,8 @@ async def _made(connection: AsyncConnection, payers: Collection[Payer]) -> set[U
     sql = f"""
         {_wanted_sql(dialect.name)}
         SELECT quota.tenant_id, quota.id, wanted.period, quota.limit_amount
-        FROM wanted LEFT JOIN {_ITS_ACCOUNT} JOIN quotas quota ON quota.id = wanted.quota_id
-        WHERE account.id IS NULL ORDER BY quota.id {"FOR SHARE OF quota" if dialect.name == "postgresql" else ""}
+        FROM wanted JOIN quotas quota ON quota.id = wanted.quota_id
+        WHERE wanted.account_id IS NULL ORDER BY quota.id {"FOR SHARE OF quota" if dialect.name == "postgresql" else ""}
     """  # noqa: S608
     found = await fetch(connection, sql, _payers(dialect, payers))
     rows = [(new_id(), as_uuid(row[0]), as_uuid(row[1]), row[2], row[3] or 0, 0, 0) for row in found]
@@ -190,10 +201,11 @@ async def read_holds(connection: AsyncConnection, ids: Collection[HoldId], *, lo
         return []
     dialect = connection.dialect
     columns = ", ".join(f"hold.{name}" for name in quoted(dialect, _HOLD))
+    among = "= ANY($1::uuid[])" if dialect.name == "postgresql" else f"IN ({ids_sql(dialect.name)})"
     sql = f"""
         SELECT {columns}, line.account_id, line.unit, line.amount, line.model
         FROM holds hold LEFT JOIN hold_lines line ON line.hold_id = hold.id
-        WHERE hold.id IN ({ids_sql(dialect.name)}) ORDER BY hold.id
+        WHERE hold.id {among} ORDER BY hold.id
         {"FOR UPDATE OF hold" if lock and dialect.name == "postgresql" else ""}
     """  # noqa: S608
     return _holds_from(await fetch(connection, sql, (id_list(dialect, ids),)))
