@@ -1,15 +1,17 @@
 """Quotas over HTTP: made, changed, read, adjusted, removed; who may, and what a refused call is told."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import httpx2
+import jwt
 import pytest
 import pytest_asyncio
 
 from tests.http.surface import CHAT, MESSAGES, books_are_right, check_answer, check_error
-from tests.support.gateway import Person, RunningGateway
+from tests.support.gateway import JWT_SECRET, Person, RunningGateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -239,9 +241,11 @@ async def test_new_users_get_what_their_tenant_gives_to_new_users(town: Town) ->
     posted = await somebody(town)
     body = {"content": "x", "model": "gpt-4o", "user_id": f"spoken-for-{uuid4()}"}
     assert (await town.admin.http.post("/chat", json=body)).status_code == 200
+    said = {"sub": f"seen-first-{uuid4()}", "tenant_id": "red", "exp": int(time.time()) + 600}
+    seen_first = (await got(town.gateway.client(jwt.encode(said, JWT_SECRET, "HS256")), "/api/v1/me"))["user"]["id"]
     people = (await got(town.admin.http, "/api/v1/admin/users?limit=100"))["data"]
     spoken_for = next(each["id"] for each in people if each["external_id"] == body["user_id"])
-    for user_id in (posted.id, spoken_for):
+    for user_id in (posted.id, spoken_for, seen_first):
         standing = await got(town.admin.http, f"/api/v1/admin/users/{user_id}/tokens")
         assert standing["limit"] == 700
         assert {(row["unit"], row["window"], row["limit"]) for row in standing["quotas"]} == {
