@@ -1,26 +1,22 @@
 """Who sets, reads, adjusts and removes which quotas, and what each change does at once."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
 
 import pytest
 
 from src.domain.catalog.model import Chain, Model
-from src.domain.identity.administration import spoken_for, user_on_first_sight
-from src.domain.identity.model import Principal, Role, User
 from src.domain.ledger import quota_admin
 from src.domain.ledger.model import MAX_AMOUNT, EntryKind, QuotaId, Scope, Unit, Window
-from src.domain.ledger.quota_admin import QuotaOrder
-from src.domain.ledger.standing import QuotaStanding
+from src.domain.ledger.quotas import Quota
 from src.domain.ledger.use_cases import MAX_ADJUSTMENT
 from src.shared.errors import Conflict, GatewayError, InvalidRequest, NotAllowed, NotFound
 from src.shared.ids import new_id
-from src.shared.pages import Page, PageRequest
+from src.shared.pages import PageRequest
+from tests.fake_repositories import FakeAccounts
 from tests.fakes import FakeLedger
-from tests.makers import NOW, make_closing, make_hold_request
+from tests.makers import NOW, make_hold_request
 from tests.unit.identity_scene import Scene
+from tests.unit.quota_scene import adjust, changing, get, listed, put, remove, set_limits, spend
 
 PER_DAY = (Unit.TOKENS, Window.DAY)
 PER_MONTH = (Unit.TOKENS, Window.MONTH)
@@ -32,49 +28,10 @@ def scene() -> Scene:
     return Scene()
 
 
-def changing(scene: Scene) -> dict[str, Any]:
-    return {"open_uow": scene.open_uow, "clock": scene.clock, "request_id": "req-1"}
-
-
-def order(scene: Scene, **given: Any) -> QuotaOrder:
-    """A thousand tokens a day for Alice."""
-    base = {"scope": Scope.USER, "scope_id": scene.alice.id, "unit": Unit.TOKENS, "window": Window.DAY, "limit": 1000}
-    return QuotaOrder(**{**base, **given})
-
-
-async def put(scene: Scene, who: User | Principal | None = None, **given: Any) -> QuotaStanding:
-    principal = who if isinstance(who, Principal) else scene.principal(who or scene.admin)
-    return await quota_admin.put_quota(principal, order(scene, **given), **changing(scene))
-
-
-async def get(scene: Scene, who: User, quota_id: UUID) -> QuotaStanding:
-    asking = {"open_uow": scene.open_uow, "clock": scene.clock}
-    return await quota_admin.get_quota(scene.principal(who), QuotaId(quota_id), **asking)
-
-
-async def remove(scene: Scene, who: User, quota_id: UUID) -> None:
-    await quota_admin.remove_quota(scene.principal(who), QuotaId(quota_id), **changing(scene))
-
-
-async def adjust(scene: Scene, who: User, quota_id: UUID, amount: int, reason: str | None = None) -> QuotaStanding:
-    principal = scene.principal(who)
-    return await quota_admin.adjust_quota(principal, QuotaId(quota_id), amount, reason, **changing(scene))
-
-
-async def listed(scene: Scene, who: User, **given: Any) -> Page[QuotaStanding]:
-    page = given.pop("page", PageRequest())
-    asking = {"open_uow": scene.open_uow, "clock": scene.clock}
-    return await quota_admin.list_quotas(scene.principal(who), page, **asking, **given)
-
-
-async def set_limits(scene: Scene, who: User, whose: User, changes: dict[Any, int | None]) -> quota_admin.Limits:
-    return await quota_admin.set_user_limits(scene.principal(who), whose.id, changes, **changing(scene))
-
-
-async def spend(scene: Scene, user: User, **given: Any) -> None:
-    """Forty tokens."""
-    ledger = FakeLedger(scene.store)
-    await ledger.close(make_closing(await ledger.open(make_hold_request(user, **given))))
+def add_model(scene: Scene) -> str:
+    model = Model(name="fast", provider="p", upstream="u", context_window=10, max_output=10)
+    scene.store.models[model.name] = (model, "file")
+    return model.name
 
 
 async def test_a_quota_is_made_and_put_again_is_the_same(scene: Scene) -> None:
@@ -117,10 +74,7 @@ async def test_a_prepaid_quota_comes_to_what_was_given_in_all(scene: Scene) -> N
 
 
 async def test_units_windows_and_models_make_quotas_of_their_own(scene: Scene) -> None:
-    scene.store.models["fast"] = (
-        Model(name="fast", provider="p", upstream="u", context_window=10, max_output=10),
-        "file",
-    )
+    add_model(scene)
     scene.store.chains["smart"] = (Chain(name="smart", models=("fast",)), "file")
     made = [
         await put(scene, **given)
@@ -291,6 +245,23 @@ async def test_the_first_thing_in_a_period_may_be_an_adjustment(scene: Scene) ->
         await adjust(scene, scene.admin, made.quota.id, -1501)
 
 
+async def test_a_gift_to_a_quota_that_is_just_being_removed_makes_no_other(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await put(scene, window=Window.NONE)
+    read = FakeAccounts.quota
+
+    async def last_seen(accounts: FakeAccounts, quota_id: QuotaId) -> Quota | None:
+        quota = await read(accounts, quota_id)
+        accounts.store.quotas.pop(quota_id, None)
+        return quota
+
+    monkeypatch.setattr(FakeAccounts, "quota", last_seen)
+    with pytest.raises(NotFound):
+        await adjust(scene, scene.admin, made.quota.id, 5)
+    assert scene.actions == ["quota.put"]
+
+
 @pytest.mark.parametrize(
     ("amount", "reason", "error"),
     [
@@ -316,6 +287,7 @@ async def test_the_limits_of_a_user_are_set_kept_and_removed(scene: Scene) -> No
     found = await set_limits(scene, scene.admin, scene.alice, {PER_DAY: 100, (Unit.REQUESTS, Window.MONTH): 7})
     assert found == expected
     await put(scene, window=Window.NONE)
+    await put(scene, window=Window.MONTH, model=add_model(scene), limit=3000)
     await spend(scene, scene.alice)
     found = await set_limits(
         scene, scene.admin, scene.alice, {PER_DAY: None, PER_MONTH: 0, (Unit.MICRO_USD, Window.DAY): None}
@@ -324,7 +296,7 @@ async def test_the_limits_of_a_user_are_set_kept_and_removed(scene: Scene) -> No
     asking = {"open_uow": scene.open_uow, "clock": scene.clock}
     for who in (scene.admin, scene.root):
         assert await quota_admin.user_limits(scene.principal(who), scene.alice.id, **asking) == found
-    assert scene.actions == ["quota.put"] * 3 + ["quota.put", "quota.removed"]
+    assert scene.actions == ["quota.put"] * 5 + ["quota.removed"]
 
 
 async def test_the_limits_of_others_are_not_ones_own_to_set(scene: Scene) -> None:
@@ -338,62 +310,3 @@ async def test_the_limits_of_others_are_not_ones_own_to_set(scene: Scene) -> Non
         with pytest.raises(error):
             await quota_admin.user_limits(scene.principal(who), whose.id, **asking)
     assert not scene.store.quotas
-
-
-async def made_in_three_ways(scene: Scene) -> list[User]:
-    admin = scene.principal(scene.admin)
-    asking = {"open_uow": scene.open_uow, "clock": scene.clock}
-    return [
-        await scene.create_user(admin, scene.acme.id, external_id="one"),
-        await user_on_first_sight(scene.acme.id, "two", Role.USER, **asking),
-        await spoken_for(admin, "three", **asking),
-    ]
-
-
-async def test_every_new_user_gets_what_the_tenant_gives_to_new_users(scene: Scene) -> None:
-    scene.store.tenants[scene.acme.id] = replace(scene.acme, time_zone="Asia/Tokyo")
-    new_users = {"scope": Scope.NEW_USER, "scope_id": scene.acme.id}
-    await put(scene, **new_users, limit=700)
-    await put(scene, **new_users, unit=Unit.MICRO_USD, window=Window.NONE, limit=50)
-    await put(scene, **new_users, unit=Unit.REQUESTS, window=Window.NONE, limit=0)
-    yesterday, scene.clock = scene.clock, lambda: NOW + timedelta(hours=8)
-    users = await made_in_three_ways(scene)
-    for user in users:
-        found = (await listed(scene, scene.admin, scope=Scope.USER, scope_id=user.id)).rows
-        told = [(each.quota.key.unit, each.quota.key.window, each.account.limit, each.account.period) for each in found]
-        assert told == [
-            (Unit.TOKENS, Window.DAY, 700, "2026-11-22"),
-            (Unit.MICRO_USD, Window.NONE, 50, ""),
-            (Unit.REQUESTS, Window.NONE, 0, ""),
-        ]
-    top_ups = [entry for entry in scene.store.entries.values() if entry.kind is EntryKind.TOP_UP]
-    assert [(entry.scope_id, entry.amount) for entry in top_ups] == [(user.id, 50) for user in users]
-    scene.clock = yesterday
-    assert not (await listed(scene, scene.admin, scope=Scope.USER, scope_id=scene.alice.id)).rows
-
-
-async def test_what_new_users_get_may_change_and_end(scene: Scene) -> None:
-    template = await put(scene, scope=Scope.NEW_USER, scope_id=scene.acme.id)
-    with pytest.raises(Conflict, match="PUT"):
-        await adjust(scene, scene.admin, template.quota.id, 5)
-    first = await scene.create_user(scene.principal(scene.admin), scene.acme.id, external_id="first")
-    await put(scene, scope=Scope.NEW_USER, scope_id=scene.acme.id, limit=5)
-    second = await scene.create_user(scene.principal(scene.admin), scene.acme.id, external_id="second")
-    await remove(scene, scene.admin, template.quota.id)
-    third = await scene.create_user(scene.principal(scene.admin), scene.acme.id, external_id="third")
-    elsewhere = await scene.create_user(scene.principal(scene.root), scene.other.id)
-    limits = [
-        [
-            each.account.limit
-            for each in (await listed(scene, scene.root, tenant_id=user.tenant_id, scope_id=user.id)).rows
-        ]
-        for user in (first, second, third, elsewhere)
-    ]
-    assert limits == [[1000], [5], [], []]
-
-
-async def test_a_user_who_cannot_be_made_leaves_no_quota(scene: Scene) -> None:
-    await put(scene, scope=Scope.NEW_USER, scope_id=scene.acme.id)
-    with pytest.raises(Conflict):
-        await scene.create_user(scene.principal(scene.admin), scene.acme.id, external_id="alice")
-    assert len(scene.store.quotas) == 1
