@@ -287,7 +287,7 @@ async def test_the_limits_of_a_user_are_set_kept_and_removed(scene: Scene) -> No
     found = await set_limits(scene, scene.admin, scene.alice, {PER_DAY: 100, (Unit.REQUESTS, Window.MONTH): 7})
     assert found == expected
     await put(scene, window=Window.NONE)
-    await put(scene, window=Window.MONTH, model=add_model(scene), limit=3000)
+    await put(scene, unit=Unit.REQUESTS, model=add_model(scene))
     await spend(scene, scene.alice)
     found = await set_limits(
         scene, scene.admin, scene.alice, {PER_DAY: None, PER_MONTH: 0, (Unit.MICRO_USD, Window.DAY): None}
