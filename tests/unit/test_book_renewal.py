@@ -110,13 +110,22 @@ def test_the_scarcest_account_bounds_the_growth_of_all() -> None:
     assert standing(book, calls) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("wish", [190, 90, 20])
-def test_a_hold_that_cannot_grow_stays_as_it_was(wish: int) -> None:
+@pytest.mark.parametrize("wish", [90, 20])
+def test_growth_that_is_there_already_is_not_refused(wish: int) -> None:
+    account = make_account(USER, 100)
+    book = Book([account])
+    hold = book.open(make_hold_request(USER))
+    renewed = renew(book, hold, demand=demand(wish))
+    assert (renewed.output_cap, renewed.lines, renewed.expires_at) == (90, hold.lines, LATER)
+    assert (standing(book, account), book.grown) == ((100, 100, 0), set())
+
+
+def test_a_hold_that_cannot_grow_stays_as_it_was() -> None:
     account = make_account(USER, 100)
     book = Book([account])
     hold = book.open(make_hold_request(USER))
     with pytest.raises(QuotaExceeded):
-        renew(book, hold, demand=demand(wish), noted=noted(hold, 20))
+        renew(book, hold, demand=demand(190), noted=noted(hold, 20))
     assert (book.hold(hold.id), book.renewed, book.grown) == (hold, {}, set())
     assert standing(book, account) == (100, 100, 0)
 

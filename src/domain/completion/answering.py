@@ -22,6 +22,7 @@ from src.domain.completion.model import (
     WireChunk,
 )
 from src.domain.completion.ports import TokenMeter, Upstreams
+from src.domain.completion.progress import Progress
 from src.domain.completion.settlement import closing_of, fault_of, is_plausible, usage_record
 from src.domain.ledger.model import CallStatus, Hold
 from src.domain.ledger.ports import Ledger
@@ -81,6 +82,7 @@ class Answering:
         self._started_at = ports.clock()
         self._trace = Trace()
         self._deltas: list[Delta] = []
+        self._progress = Progress(self._deltas)
         self._outcome: Outcome | None = None
         self._broken: GatewayError | None = None
         self._listeners: set[asyncio.Future[None]] = set()
@@ -112,7 +114,7 @@ class Answering:
     def _stop(self, how: _CutOff) -> None:
         if self._cancelled is None:
             self._cancelled = how
-            if self._task is not None and self._is_generating:
+            if self._task is not None and self._is_generating and self._task is not asyncio.current_task():
                 self._task.cancel()
 
     async def deltas(self, start: int = 0) -> AsyncGenerator[Delta]:
@@ -246,7 +248,7 @@ class Answering:
         error.__cause__ = failure
         return error
 
-    async def _listen(self) -> Finished:
+    async def _listen(self) -> Finished | _CutOff:
         excluded = self._lease.hold.excluded_models
         events = chain_events(
             [model for model in self.call.route.models if model.name not in excluded],
@@ -263,20 +265,14 @@ class Answering:
                 self._deltas.append(event)
                 self._announce()
                 if self._lease.counts_output:
-                    self._lease.wrote(self._tokens_of(event))
+                    await self._lease.wrote(self._written_tokens())
+                if self._cancelled is not None:  # this very piece was more than can be paid for
+                    return self._cancelled
         raise UpstreamFailed(Failure.MALFORMED, "The provider's answer had no end.")
 
-    def _delivered(self) -> Delivered:
-        """Everything the model wrote so far, read out of wire chunks too."""
-        chunks = [delta for delta in self._deltas if isinstance(delta, WireChunk)]
-        if not chunks:
-            return Delivered(self._plain_text())
-        return chunks[0].read(b"".join(chunk.data for chunk in chunks))
-
-    def _tokens_of(self, delta: Delta) -> int:
+    def _written_tokens(self) -> int:
         model = self._trace.answering
-        text = delta.text if isinstance(delta, TextDelta) else delta.read(delta.data).text
-        return 0 if model is None else self._ports.meter.count(text, model)
+        return 0 if model is None else self._progress.tokens(lambda text: self._ports.meter.count(text, model))
 
     async def _noted(self) -> Noted | None:
         """The call as it would be settled if it were cut off now, for whoever closes its hold if we die."""
@@ -305,7 +301,7 @@ class Answering:
         fault = fault_of(finished.usage, model)
         usage = finished.usage
         if usage is None or fault:
-            usage = await self._counted(self._delivered(), model)
+            usage = await self._counted(self._progress.delivered(), model)
         return replace(
             self._ending(CallStatus.COMPLETED, model, usage),
             text=self._plain_text(),
@@ -322,7 +318,7 @@ class Answering:
         if model is None or not self._deltas:
             error = error or ProvidersFailed("The call was cancelled before the provider answered.")
             return replace(self._ending(CallStatus.FAILED, model, Usage()), finish_reason=reason, error=error)
-        delivered = self._delivered()
+        delivered = self._progress.delivered()
         ending = self._ending(cut_off.status, model, await self._counted(delivered, model))
         return replace(ending, text=delivered.text, finish_reason=reason, error=error)
 
@@ -336,7 +332,7 @@ class Answering:
             cost_micro_usd=model.price_at(self._started_at).cost(usage) if model else MicroDollars(0),
             model=model,
             upstream_model=None,
-            attempts=tuple(self._trace.attempts),
+            attempts=self._trace.so_far,
             ended_at=self._ports.clock(),
             deltas=self._deltas,
         )

@@ -34,16 +34,32 @@ class Trace:
     begun: int = 0
     answering: Model | None = None
     last: UpstreamFailed | None = None
+    started_s: float = 0.0
 
-    def note(self, model: Model, outcome: str, started_s: float, status: int | None = None) -> None:
-        """Remember an attempt."""
-        duration_ms = int((time.monotonic() - started_s) * 1000)
-        self.attempts.append(Attempt(model=model.name, outcome=outcome, duration_ms=duration_ms, status=status))
+    @property
+    def so_far(self) -> tuple[Attempt, ...]:
+        """Every attempt; the one that is answering at the moment as it would be remembered if it were left now."""
+        if self.answering is None or self.begun == len(self.attempts):
+            return tuple(self.attempts)
+        return (*self.attempts, self._attempt(self.answering, CUT_OFF, None))
 
-    def failed(self, model: Model, failure: UpstreamFailed, started_s: float) -> None:
-        """Remember an attempt that failed."""
+    def begin(self) -> None:
+        """An attempt begins."""
+        self.begun += 1
+        self.started_s = time.monotonic()
+
+    def note(self, model: Model, outcome: str, status: int | None = None) -> None:
+        """Remember the attempt."""
+        self.attempts.append(self._attempt(model, outcome, status))
+
+    def failed(self, model: Model, failure: UpstreamFailed) -> None:
+        """Remember that the attempt failed."""
         self.last = failure
-        self.note(model, failure.kind.value, started_s, failure.status)
+        self.note(model, failure.kind.value, failure.status)
+
+    def _attempt(self, model: Model, outcome: str, status: int | None) -> Attempt:
+        duration_ms = int((time.monotonic() - self.started_s) * 1000)
+        return Attempt(model=model.name, outcome=outcome, duration_ms=duration_ms, status=status)
 
 
 async def chain_events(
@@ -62,8 +78,7 @@ async def chain_events(
     for model in models:
         request = UpstreamRequest(model=model, chat=chat, output_cap=output_cap)
         for tries_left in reversed(range(TRIES_PER_MODEL)):
-            started_s = time.monotonic()
-            trace.begun += 1
+            trace.begin()
             try:
                 upstream = upstreams.chat_model(model, providers[model.provider])
                 async with aclosing(_events_of(upstream, request)) as events:
@@ -71,15 +86,15 @@ async def chain_events(
                         trace.answering = model
                         if not isinstance(event, Finished):
                             yield event
-                trace.note(model, "ok", started_s)
+                trace.note(model, "ok")
             except UpstreamFailed as failure:
-                trace.failed(model, failure, started_s)
+                trace.failed(model, failure)
                 if trace.answering is not None or failure.kind is Failure.CALLER:
                     raise
                 if failure.kind is not Failure.DROPPED or not tries_left:
                     break
             except BaseException:
-                trace.note(model, CUT_OFF, started_s)
+                trace.note(model, CUT_OFF)
                 raise
             else:
                 yield event  # the Finished; whoever hears it listens no further, so it comes when all is noted

@@ -59,18 +59,49 @@ class Lease:
         self._written_tokens = 0
         self._stop_at_tokens: int | None = None
         self._must_grow = asyncio.Event()
+        self._asked = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._is_stopped = False
+        self._is_renewing = False
+        self._is_over = False
 
     @property
     def counts_output(self) -> bool:
         """Whether it wants to hear of what is written."""
         return self._plan.grows(self.hold)
 
-    def wrote(self, tokens: int) -> None:
-        """So much more output was delivered."""
-        self._written_tokens += tokens
+    async def wrote(self, tokens: int) -> None:
+        """So much output was delivered so far. Waits for the ledger where all that is held is used."""
+        self._written_tokens = tokens
+        self._look()
+        while self._is_used_up:
+            self._asked.clear()
+            await self._asked.wait()
+
+    def start(self) -> None:
+        """Renew from time to time, from now on."""
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._begin)
+
+    def stop(self) -> None:
+        """Renew no more. What the ledger is being asked at the moment is left to end: its answer says what is held."""
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._keeper is not None and not self._is_renewing:
+            self._keeper.cancel()
+
+    async def cover(self, output_tokens: int) -> None:
+        """At the end: grow to what was really used, if that is more than is held and can be paid."""
+        if self._keeper is not None:
+            await asyncio.wait({self._keeper})
+        if self._plan.grows(self.hold) and output_tokens > self._held:
+            with contextlib.suppress(QuotaExceeded, Conflict, Unavailable):
+                await self._renew(output_tokens, None)
+
+    def _look(self) -> None:
+        """Whether it is time to end the answer, or to ask for more."""
+        if self._is_over or not self.counts_output:
+            return
         if self._stop_at_tokens is not None:
             if self._written_tokens >= self._stop_at_tokens:
                 self._exhausted()
@@ -78,49 +109,57 @@ class Lease:
             self._must_grow.set()
             self._begin()
 
-    def start(self) -> None:
-        """Renew from time to time, from now on."""
-        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._begin)
-
-    def stop(self) -> None:
-        """Renew no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._keeper is not None:
-            self._keeper.cancel()
-        self._is_stopped = True
+    @property
+    def _is_used_up(self) -> bool:
+        may_grow = not self._is_over and self._stop_at_tokens is None and self._held < self._plan.output_tokens
+        return may_grow and self._written_tokens >= self._held
 
     def _begin(self) -> None:
         """Most answers are short and never come here: a task for each of them would be waste."""
-        if self._keeper is None and not self._is_stopped:
+        if self._keeper is None and not self._is_over:
             self._keeper = asyncio.create_task(self._keep(), name=f"lease {self.hold.id}")
 
     async def _keep(self) -> None:
         """Renew the hold until stopped, or until it is not there to be renewed."""
-        while True:
-            growing = self._must_grow.is_set()
-            self._must_grow.clear()
-            try:
-                await self._renew(self._held + self._step if growing else None, await self._note())
-            except Unavailable:  # the lease is longer than most databases are away
-                pass
-            except QuotaExceeded:
-                self._stop_at_tokens = self._held - self._step // STOP_SHARE
-            except Conflict:  # it expired; what is used will be charged late
-                return
-            if self.hold.cancel_requested:
-                self._cancelled()
-                return
-            self.wrote(0)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every_s):
-                    await self._must_grow.wait()
+        try:
+            while not self._is_over:
+                patient = not await self._went_on()
+                self._look()
+                self._asked.set()
+                await self._pause(patient)
+        finally:
+            self._is_over = True
+            self._asked.set()
 
-    async def cover(self, output_tokens: int) -> None:
-        """At the end: grow to what was really used, if that is more than is held and can be paid."""
-        if self._plan.grows(self.hold) and output_tokens > self._held:
-            with contextlib.suppress(QuotaExceeded, Conflict, Unavailable):
-                await self._renew(output_tokens, None)
+    async def _went_on(self) -> bool:
+        """Note, renew, and grow where it must. False where the ledger could not be asked."""
+        noted = await self._note()
+        wish = max(self._held, self._written_tokens) + self._step if self._must_grow.is_set() else None
+        try:
+            await self._renew(wish, noted)
+            self._must_grow.clear()
+        except Unavailable:  # the lease is longer than most databases are away
+            return False
+        except QuotaExceeded:
+            self._must_grow.clear()
+            self._stop_at_tokens = self._held - self._step // STOP_SHARE
+        except Conflict:  # it expired; what is used will be charged late
+            self._is_over = True
+        if self.hold.cancel_requested and not self._is_over:
+            self._is_over = True
+            self._cancelled()
+        return True
+
+    async def _pause(self, patient: bool) -> None:
+        """Until the next renewal is due, or more must be held."""
+        if self._is_over:
+            return
+        if patient:
+            await asyncio.sleep(self._every_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._every_s):
+                await self._must_grow.wait()
 
     @property
     def _held(self) -> int:
@@ -139,4 +178,8 @@ class Lease:
             noted=None if noted is None else noted.usage,
             demand=None if output_tokens is None else self._plan.grown(output_tokens),
         )
-        self.hold = await self._ledger.renew(renewal, () if noted is None else noted.records)
+        self._is_renewing = True
+        try:
+            self.hold = await self._ledger.renew(renewal, () if noted is None else noted.records)
+        finally:
+            self._is_renewing = False

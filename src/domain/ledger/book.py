@@ -176,6 +176,8 @@ class Book:
 
     def _grown(self, hold: Hold, demand: Demand, had: int) -> Hold:
         output = demand.output_tokens
+        if output <= had:  # asked again, its first answer was lost
+            return hold
         for line in hold.lines:
             free = self._standings[line.account_id].available + line.amount
             output = min(output, demand.affordable_output(line.unit, free))
