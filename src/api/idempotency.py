@@ -12,6 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from src.api.container import Gateway
+from src.api.sse import EventStream
 from src.domain.completion.idempotency import (
     KEPT_HOURS,
     Claim,
@@ -29,9 +30,11 @@ from src.shared.ids import new_id
 
 MAX_KEY = 255
 MOST_TRIES = 3
+REPLAYED = {"idempotent-replayed": "true"}
+"""What tells a client that this request made no call of its own."""
 
 First = Callable[[Claim | None], Awaitable[Response]]
-Attach = Callable[[Claimed], Awaitable[Response]]
+Attach = Callable[[Claimed], Awaitable[EventStream]]
 
 
 async def answered_once(
@@ -39,8 +42,9 @@ async def answered_once(
 ) -> Response:
     """What `first` answers, or what it answered before under the same key.
 
-    `attach` serves a repetition that streams and whose first request still runs, or keeps its answer elsewhere; without
-    it a repetition waits for nothing. Raises KeyReused for another body, Conflict while the first is running.
+    `attach` serves a repetition that streams and whose first request still runs, or keeps its answer elsewhere; it
+    raises KeyTaken where that has just changed. Without it a repetition waits for nothing. Raises KeyReused for another
+    body, Conflict while the first is running.
     """
     claim = await _claim(request, principal, gateway)
     if claim is None:
@@ -48,22 +52,26 @@ async def answered_once(
     for _ in range(MOST_TRIES):
         async with gateway.open_reading(principal.tenant_id) as uow:
             found = await uow.claims.find(claim)
-        if found is None:
-            try:
-                return await first(claim)
-            except KeyTaken:  # at the same moment
-                continue
-        same_request(found, claim)
-        if attach is not None and (found.state is ClaimState.RUNNING or found.claim.message_id is not None):
-            return await attach(found)
-        return replayed(answer_of(found))
+        try:
+            return await (first(claim) if found is None else _repeated(same_request(found, claim), attach))
+        except KeyTaken:  # somebody was faster, or what was found is over
+            continue
     raise Conflict("Requests with this Idempotency-Key are failing at the moment; try again later.")
+
+
+async def _repeated(found: Claimed, attach: Attach | None) -> Response:
+    if attach is None or not (found.state is ClaimState.RUNNING or found.claim.message_id is not None):
+        return replayed(answer_of(found))
+    stream = await attach(found)
+    stream.add_headers(REPLAYED)
+    return stream
 
 
 def replayed(kept: Kept) -> Response:
     """The answer as it was sent."""
-    headers = {**kept.headers, "idempotent-replayed": "true"}
-    return Response(kept.body, status_code=kept.status, media_type=kept.media_type, headers=headers)
+    return Response(
+        kept.body, status_code=kept.status, media_type=kept.media_type, headers={**kept.headers, **REPLAYED}
+    )
 
 
 async def _claim(request: Request, principal: Principal, gateway: Gateway) -> Claim | None:
@@ -73,11 +81,12 @@ async def _claim(request: Request, principal: Principal, gateway: Gateway) -> Cl
         raise InvalidRequest(f"Idempotency-Key must be 1 to {MAX_KEY} printable characters.", param="idempotency-key")
     if strong is None and (weak is None or not _is_key(weak)):
         return None
-    body_hash = _hash(f"{request.method} {request.url.path}".encode(), await request.body())
+    endpoint = f"{request.method} {request.url.path}"
+    body_hash = _hash(await request.body())
     now = gateway.clock()
     tenant_id, user_id, api_key_id = owner_of(principal)
     words = ("key", strong) if strong is not None else ("request id", weak or "", body_hash)
-    key_hash = _hash(*(word.encode() for word in words))
+    key_hash = _hash(*(word.encode() for word in (endpoint, *words)))
     return Claim(
         id=new_id(),
         tenant_id=tenant_id,

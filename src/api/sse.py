@@ -13,6 +13,7 @@ from src.shared.errors import GatewayError
 
 KEEPALIVE_S = 15.0
 KEEPALIVE = b": keepalive\n\n"
+STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 def event(data: Mapping[str, Any], *, name: str | None = None, event_id: str | None = None) -> bytes:
@@ -40,10 +41,15 @@ class EventStream(Response):
     ) -> None:
         self._events = events
         self._late_headers = headers
+        self._more_headers = dict(STREAM_HEADERS)
         self._failed = failed
         self._sent = 0
         self.status_code = 200
         self.background = None
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Send these too, where it becomes a stream."""
+        self._more_headers |= headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump = asyncio.create_task(self._pump(scope, receive, send))
@@ -64,7 +70,7 @@ class EventStream(Response):
             except GatewayError as error:
                 await self._failed(error)(scope, receive, send)
                 return
-            self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **self._late_headers()})
+            self.init_headers({**self._more_headers, **self._late_headers()})
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await self._send(send, first)
             async for data in self._events:

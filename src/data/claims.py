@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, select, update
+from sqlalchemy import ColumnElement, Row, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from src.data.bulk import Part, Update, insert_rows
@@ -31,29 +31,39 @@ _NEW = (
 )
 _ANSWER = ("state", "status", "media_type", "headers", "body")
 _OWNER = ("tenant_id", "user_id", "api_key_id", "key_hash")
-_ANEW = (*(name for name in _NEW if name not in _OWNER), *_ANSWER[1:])
-_TAKE_EXPIRED = (
-    f"({', '.join(_OWNER)}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ANEW)} "
-    "WHERE idempotency_keys.expires_at <= excluded.created_at"
-)
 _KEPT = Update(idempotency_keys, ("id",), _ANSWER)
 
 
 async def take_claims(connection: AsyncConnection, claims: Sequence[tuple[Claim, HoldId | None]]) -> set[UUID]:
     """The ids of those that are taken now; the others' keys are in somebody else's hands.
 
-    Keys are taken in one order, so that two replicas never wait for each other in turn.
+    Keys are taken in one order, and those of others are not locked, so that two replicas never wait for each other in
+    turn: accounts are locked after this, and a call that ends writes to its key after it has locked them.
     """
-    first: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    first: dict[tuple[Any, ...], tuple[Claim, HoldId | None]] = {}
     for claim, hold_id in claims:
-        row = _row(claim, hold_id)
-        first.setdefault(row[1:5], row)
-    if not first:
+        first.setdefault(_owner(claim), (claim, hold_id))
+    wanted = [first[owner] for owner in sorted(first, key=str)]
+    if not wanted:
         return set()
-    rows = [(*first[owner], None, None, None, None) for owner in sorted(first, key=str)]
-    await insert_rows(connection, idempotency_keys, _NEW + _ANSWER[1:], rows, on_conflict=_TAKE_EXPIRED)
+    taken = await _insert_free(connection, wanted)
+    if len(taken) < len(wanted) and await _drop_expired(connection, [claim for claim, _ in wanted]):
+        taken = await _insert_free(connection, wanted)
+    return taken
+
+
+async def _insert_free(connection: AsyncConnection, claims: Sequence[tuple[Claim, HoldId | None]]) -> set[UUID]:
+    rows = [_row(claim, hold_id) for claim, hold_id in claims]
+    await insert_rows(connection, idempotency_keys, _NEW, rows, on_conflict="DO NOTHING")
     ours = select(idempotency_keys.c.id).where(idempotency_keys.c.id.in_([row[0] for row in rows]))
     return set((await connection.execute(ours)).scalars())
+
+
+async def _drop_expired(connection: AsyncConnection, claims: Sequence[Claim]) -> int:
+    """Delete the claims in the way whose day is over; returns how many."""
+    owners = tuple_(*(idempotency_keys.c[name] for name in _OWNER)).in_([_owner(claim) for claim in claims])
+    over = idempotency_keys.c.expires_at <= min(claim.created_at for claim in claims)
+    return (await connection.execute(delete(idempotency_keys).where(owners, over))).rowcount
 
 
 async def drop_claims(connection: AsyncConnection, ids: Iterable[UUID]) -> None:
@@ -113,10 +123,9 @@ class SqlClaimRepository(TenantRepository):
     """Reading claims."""
 
     async def find(self, claim: Claim) -> Claimed | None:
-        owner = (claim.tenant_id, claim.user_id, claim.api_key_id or NO_KEY, claim.key_hash)
         self._require_own(claim.tenant_id)
         statement = select(idempotency_keys).where(
-            *(idempotency_keys.c[name] == value for name, value in zip(_OWNER, owner, strict=True)),
+            *(idempotency_keys.c[name] == value for name, value in zip(_OWNER, _owner(claim), strict=True)),
             idempotency_keys.c.expires_at > claim.created_at,
         )
         return await self._first(statement, _claimed_from)
@@ -126,13 +135,14 @@ def _running(hold_ids: Sequence[HoldId]) -> tuple[ColumnElement[bool], ...]:
     return idempotency_keys.c.hold_id.in_(hold_ids), idempotency_keys.c.state == ClaimState.RUNNING
 
 
+def _owner(claim: Claim) -> tuple[Any, ...]:
+    return (claim.tenant_id, claim.user_id, claim.api_key_id or NO_KEY, claim.key_hash)
+
+
 def _row(claim: Claim, hold_id: HoldId | None) -> tuple[Any, ...]:
     return (
         claim.id,
-        claim.tenant_id,
-        claim.user_id,
-        claim.api_key_id or NO_KEY,
-        claim.key_hash,
+        *_owner(claim),
         claim.body_hash,
         ClaimState.RUNNING,
         claim.weak,

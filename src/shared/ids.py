@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from datetime import UTC, datetime
 from uuid import UUID
 
 _last: tuple[int, int] = (0, 0)
@@ -25,6 +26,11 @@ def new_id() -> UUID:
             now_ms, count = last_ms + 1, 0
     _last = (now_ms, count)
     return UUID(int=(now_ms << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | _random.getrandbits(62))
+
+
+def made_at(made: UUID) -> datetime:
+    """When a UUIDv7 was made."""
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
 
 
 def parse_id(text: str) -> UUID | None:

@@ -9,7 +9,7 @@ from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import FinishReason, Outcome
-from src.shared.clock import utc_now
+from src.shared.ids import made_at
 
 DONE = b"data: [DONE]\n\n"
 
@@ -65,7 +65,7 @@ class OpenAIWriter:
         self._id = f"chatcmpl-{answer_id.hex}"
         self._with_usage = parsed.chat.wire is not None and parsed.chat.wire.wants_usage
         self._model = parsed.model
-        self._created = _seconds(utc_now())
+        self._created = _seconds(made_at(answer_id))
 
     def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
         """A chat completion."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
@@ -15,10 +16,10 @@ from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body, error_response
 from src.api.idempotency import answered_once
 from src.api.native import answer
-from src.api.sse import KEEPALIVE, EventStream
+from src.api.sse import KEEPALIVE, STREAM_HEADERS, EventStream
 from src.domain.catalog.model import Model
 from src.domain.completion.answering import Answering
-from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, answer_of, kept
+from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, KeyTaken, answer_of, kept
 from src.domain.completion.model import Call, Outcome, TextDelta, WireChunk, no_records
 from src.domain.completion.use_cases import begin, resolve
 from src.domain.identity.model import Principal
@@ -27,6 +28,8 @@ from src.shared.errors import GatewayError, Unavailable
 
 WAIT_S = 0.5
 """How often the answer of a call that another replica makes is looked for."""
+
+GIVEN_UP = Unavailable("The request that this one repeated was given up; try again.")
 
 
 class Writer(Protocol):
@@ -83,6 +86,7 @@ class Serving:
             opening=() if claim is None else (claim,),
             closing=(lambda outcome: (self._kept(claim, outcome),)) if claim is not None else no_records,
             detached=claim is not None and not claim.weak,
+            keeps_prompt_estimate=claim is not None and self.parsed.chat.stream and self.writer(claim.id).tells_prompt,
         )
 
     def _kept(self, claim: Claim, outcome: Outcome) -> Record:
@@ -91,11 +95,11 @@ class Serving:
         gone = outcome.status is CallStatus.FAILED or (claim.weak and outcome.status is CallStatus.CANCELLED)
         if gone or (outcome.error is not None and not is_stream):
             return ClaimFreed(claim_id=claim.id)
-        if not is_stream:
-            answer = self.whole(outcome)
-            return kept(claim, 200, "application/json", bytes(answer.body), _whole_headers(outcome, self.parsed))
-        body = b"".join(_pieces(self, outcome))
-        return kept(claim, 200, EventStream.media_type, body, _model_headers(outcome.model, len(outcome.attempts)))
+        if is_stream:
+            headers = STREAM_HEADERS | _headers_of(outcome, self.parsed)
+            return kept(claim, 200, EventStream.media_type, _pieces(self, outcome), headers)
+        answer = self.whole(outcome)
+        return kept(claim, 200, "application/json", [bytes(answer.body)], _whole_headers(outcome, self.parsed))
 
     def whole(self, outcome: Outcome) -> Response:
         """An answer that does not stream. Raises what kept it from being given."""
@@ -121,23 +125,26 @@ async def serve(
         if parsed.chat.stream:
             return _stream(answering, serving)
         # Generated to its end though the client may leave: what its provider will bill is not known before.
-        response = serving.whole(await answering.outcome())
-        response.headers.update(_cap_header(answering))
-        return response
+        return serving.whole(await answering.outcome())
 
-    async def attach(found: Claimed) -> Response:
+    async def attach(found: Claimed) -> EventStream:
         answering = gateway.completions.running.find(found.hold_id)
-        if answering is not None:
-            return _stream(answering, serving)
-        return EventStream(_elsewhere(found.claim, serving), headers=dict, failed=_failed(serving))
+        if answering is None:
+            return EventStream(_elsewhere(found.claim, serving), headers=dict, failed=_failed(serving))
+        if found.claim.weak and answering.is_stopping:  # its listeners left it, and nothing of it will be kept
+            await answering.outcome()
+            raise KeyTaken("The first request with this X-Client-Request-Id was given up.")
+        return _stream(answering, serving)
 
     return await answered_once(request, principal, gateway, first, attach if parsed.chat.stream else None)
 
 
 def _stream(answering: Answering, serving: Serving) -> EventStream:
-    return EventStream(
-        _events(answering, serving), headers=lambda: _headers(answering, serving.parsed), failed=_failed(serving)
-    )
+    def headers() -> Mapping[str, str]:
+        relayed = answering.is_relayed
+        return _headers(serving.parsed, answering.model, answering.attempts, answering.output_cap, relayed=relayed)
+
+    return EventStream(_events(answering, serving), headers=headers, failed=_failed(serving))
 
 
 def _failed(serving: Serving) -> Callable[[GatewayError], Response]:
@@ -145,28 +152,25 @@ def _failed(serving: Serving) -> Callable[[GatewayError], Response]:
 
 
 def _whole_headers(outcome: Outcome, parsed: ParsedRequest) -> dict[str, str]:
-    headers = _model_headers(outcome.model, len(outcome.attempts))
-    headers["x-gateway-cost-micro-usd"] = str(outcome.cost_micro_usd)
-    if outcome.wire is not None:
-        return headers
-    return headers | _dropped(parsed, sampling=outcome.model is None or outcome.model.capabilities.sampling)
+    return _headers_of(outcome, parsed) | {"x-gateway-cost-micro-usd": str(outcome.cost_micro_usd)}
 
 
-def _headers(answering: Answering, parsed: ParsedRequest) -> Mapping[str, str]:
-    """Headers of a stream, known once its first event is there."""
-    model = answering.model
-    headers = _model_headers(model, answering.attempts) | _cap_header(answering)
-    if answering.is_relayed:
-        return headers
-    return headers | _dropped(parsed, sampling=model is None or model.capabilities.sampling)
+def _headers_of(outcome: Outcome, parsed: ParsedRequest) -> dict[str, str]:
+    """Headers of an answer that has ended."""
+    relayed = outcome.wire is not None or any(isinstance(delta, WireChunk) for delta in outcome.deltas[:1])
+    return _headers(parsed, outcome.model, len(outcome.attempts), outcome.output_cap, relayed=relayed)
 
 
-def _model_headers(model: Model | None, attempts: int) -> dict[str, str]:
-    return {"x-gateway-attempts": str(attempts)} | ({"x-gateway-model": model.name} if model else {})
-
-
-def _cap_header(answering: Answering) -> dict[str, str]:
-    return {} if answering.output_cap is None else {"x-gateway-output-cap": str(answering.output_cap)}
+def _headers(
+    parsed: ParsedRequest, model: Model | None, attempts: int, output_cap: int | None, *, relayed: bool
+) -> dict[str, str]:
+    """Headers of an answer; of a stream they are known once its first event is there."""
+    headers = {"x-gateway-attempts": str(attempts)}
+    if model is not None:
+        headers["x-gateway-model"] = model.name
+    if output_cap is not None:
+        headers["x-gateway-output-cap"] = str(output_cap)
+    return headers if relayed else headers | _dropped(parsed, sampling=model is None or model.capabilities.sampling)
 
 
 def _dropped(parsed: ParsedRequest, *, sampling: bool) -> dict[str, str]:
@@ -203,9 +207,10 @@ async def _events(answering: Answering, serving: Serving) -> AsyncGenerator[byte
 
 
 def _end(writer: Writer, outcome: Outcome, serving: Serving, *, begun: bool) -> bytes:
-    """How a stream ends, once it is settled."""
-    if outcome.error is not None:
-        return writer.error(error_body(outcome.error, serving.door.dialect, serving.request_id))
+    """How a stream ends, once it is settled. Who still listens did not cancel it, and must not take it for whole."""
+    error = outcome.error or (GIVEN_UP if outcome.status is CallStatus.CANCELLED else None)
+    if error is not None:
+        return writer.error(error_body(error, serving.door.dialect, serving.request_id))
     if outcome.wire is not None:
         return outcome.wire
     relayed = b"".join(delta.data for delta in outcome.deltas if isinstance(delta, WireChunk))
@@ -225,7 +230,7 @@ def _pieces(serving: Serving, outcome: Outcome) -> Iterator[bytes]:
             continue
         if not begun:
             begun = True
-            yield writer.first(_name(outcome.model, serving), outcome.usage.input_tokens)
+            yield writer.first(_name(outcome.model, serving), outcome.prompt_estimate or 0)
         yield writer.text(delta.text)
     yield _end(writer, outcome, serving, begun=begun)
 
@@ -235,22 +240,39 @@ def _name(model: Model | None, serving: Serving) -> str:
 
 
 async def _elsewhere(claim: Claim, serving: Serving) -> AsyncGenerator[bytes]:
-    """The stream of a call that another replica makes, once it is kept. Until then: comments, which nobody reads."""
+    """The stream of a call that another replica makes, once it is kept. Until then: comments, which nobody reads.
+
+    Raises, before the first of them, what keeps it from being given.
+    """
     gateway = serving.gateway
     answers = gateway.completions.answers
     deadline_s = asyncio.get_running_loop().time() + answers.total_timeout_s + 2 * answers.holding.lease_s
+    waited = False
     try:
         while asyncio.get_running_loop().time() < deadline_s:
-            yield KEEPALIVE
-            await asyncio.sleep(WAIT_S)
-            async with gateway.open_reading(claim.tenant_id) as uow:
-                found = await uow.claims.find(claim)
-            if found is None:
-                raise Unavailable("The first request with this Idempotency-Key failed; nothing was charged. Try again.")
+            found = await _found_again(claim, gateway)
             if found.state is not ClaimState.RUNNING:
                 yield answer_of(found).body or b""
                 return
+            if (answering := gateway.completions.running.find(found.hold_id)) is not None:  # it has just begun, here
+                async with aclosing(_events(answering, serving)) as events:
+                    async for data in events:
+                        yield data
+                return
+            yield KEEPALIVE
+            waited = True
+            await asyncio.sleep(WAIT_S)
         raise Unavailable("The first request with this Idempotency-Key did not end in time; try again later.")
     except GatewayError as error:
-        body = error_body(error, serving.door.dialect, serving.request_id)
-        yield serving.writer(claim.id).error(body)
+        if not waited:
+            raise
+        yield serving.writer(claim.id).error(error_body(error, serving.door.dialect, serving.request_id))
+
+
+async def _found_again(claim: Claim, gateway: Gateway) -> Claimed:
+    """The same claim as it is now. Raises Unavailable where it is free again, whoever may have taken it since."""
+    async with gateway.open_reading(claim.tenant_id) as uow:
+        found = await uow.claims.find(claim)
+    if found is None or found.claim.id != claim.id:
+        raise Unavailable("The first request with this Idempotency-Key failed; nothing was charged. Try again.")
+    return found

@@ -37,7 +37,7 @@ async def chat(request: Request, body: ChatBody, principal: PrincipalDep, gatewa
 
 def _rendered(claim: Claim) -> Callable[[Message], Kept]:
     """How the answer is kept for whoever repeats the request."""
-    return lambda message: kept(claim, 200, "application/json", dumps(_content(message)), _headers(message))
+    return lambda message: kept(claim, 200, "application/json", [dumps(_content(message))], _headers(message))
 
 
 def _headers(message: Message) -> dict[str, str]:

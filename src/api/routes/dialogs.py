@@ -14,6 +14,7 @@ from src.api.json import dumps
 from src.api.native import NativeRoute, answer, listed
 from src.api.routes.answer_events import asked_stream, exchange_headers, followed_stream, last_event_id
 from src.api.routes.schemas import DialogBody, MessageBody, dialog_shape, message_shape
+from src.api.sse import EventStream
 from src.domain.completion.idempotency import Claim, Claimed, Kept, kept
 from src.domain.dialogs import use_cases
 from src.domain.dialogs.following import cancel_answer, find_answer
@@ -104,7 +105,7 @@ async def send_message(
         content = _pair(exchange.question, ended, exchange.omitted_turns)
         return answer(content, 201, exchange_headers(exchange, ended))
 
-    async def attach(found: Claimed) -> Response:
+    async def attach(found: Claimed) -> EventStream:
         message_id = MessageId(found.claim.message_id or found.claim.id)
         return await _followed(request, question.dialog_id, message_id, None, principal, gateway)
 
@@ -121,7 +122,7 @@ def _rendered(claim: Claim) -> Callable[[Message, Message, int], Kept]:
 
     def render(question: Message, ended: Message, omitted_turns: int) -> Kept:
         headers = {"x-gateway-model": ended.model or "", "x-gateway-cost-micro-usd": str(ended.cost_micro_usd)}
-        return kept(claim, 201, "application/json", dumps(_pair(question, ended, omitted_turns)), headers)
+        return kept(claim, 201, "application/json", [dumps(_pair(question, ended, omitted_turns))], headers)
 
     return render
 
@@ -142,7 +143,7 @@ async def _followed(
     seen: int | None,
     principal: Principal,
     gateway: Gateway,
-) -> Response:
+) -> EventStream:
     found = await find_answer(principal, dialog_id, message_id, gateway.dialogs)
     created: dict[str, Any] | None = None
     if seen is None:

@@ -167,6 +167,11 @@ class Answering:
         return self._prompt_tokens
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to end before its upstream's own end."""
+        return self._cancelled is not None
+
+    @property
     def has_begun(self) -> bool:
         """Whether anything was delivered."""
         return bool(self._deltas)
@@ -213,7 +218,10 @@ class Answering:
     async def _generate(self) -> Outcome:
         """However the call ends, an outcome. What must be counted is counted when nothing can cancel it any more."""
         ended = await self._ended()
-        return await (self._completed(ended) if isinstance(ended, Finished) else self._cut_off(ended))
+        outcome = await (self._completed(ended) if isinstance(ended, Finished) else self._cut_off(ended))
+        if self.call.keeps_prompt_estimate and self._deltas and not self.is_relayed:
+            return replace(outcome, prompt_estimate=await self.prompt_tokens())
+        return outcome
 
     async def _ended(self) -> Finished | _CutOff:
         """Call the chain within the total time, to any of its ends."""
@@ -335,4 +343,5 @@ class Answering:
             attempts=self._trace.so_far,
             ended_at=self._ports.clock(),
             deltas=self._deltas,
+            output_cap=self.output_cap,
         )

@@ -1,6 +1,6 @@
 """A request that is repeated under the same key is answered once: one upstream call, one charge."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -39,8 +39,8 @@ class ClaimState(StrEnum):
 class Claim(Record):
     """A principal's key for one request, taken in the transaction of its hold, or with its rows where none is needed.
 
-    `key_hash` and `body_hash` are hex; the body's covers method and path too. A `weak` claim is no promise of the
-    client's to come back: when it hangs up the call is stopped, and the key is free.
+    `key_hash` and `body_hash` are hex; the key's covers method and path too: another endpoint's keys are others. A
+    `weak` claim is no promise of the client's to come back: when it hangs up the call is stopped, and the key is free.
     """
 
     id: UUID
@@ -91,21 +91,25 @@ class ClaimRepository(Protocol):
         ...
 
 
-def kept(claim: Claim, status: int, media_type: str, body: bytes, headers: Mapping[str, str]) -> Kept:
-    """An answer, where it is not too large to be kept."""
-    return Kept(
-        claim_id=claim.id,
-        status=status,
-        media_type=media_type,
-        body=body if len(body) <= MAX_KEPT_BYTES else None,
-        headers=headers,
-    )
+def kept(claim: Claim, status: int, media_type: str, pieces: Iterable[bytes], headers: Mapping[str, str]) -> Kept:
+    """An answer, where it is not too large to be kept: then no more of it is written down than tells so."""
+    written: list[bytes] = []
+    size_bytes = 0
+    for piece in pieces:
+        written.append(piece)
+        size_bytes += len(piece)
+        if size_bytes > MAX_KEPT_BYTES:
+            return Kept(claim_id=claim.id, status=status, media_type=media_type, body=None, headers=headers)
+    return Kept(claim_id=claim.id, status=status, media_type=media_type, body=b"".join(written), headers=headers)
 
 
 def same_request(found: Claimed, claim: Claim) -> Claimed:
     """Raises KeyReused when the key was used for another request."""
     if found.claim.body_hash != claim.body_hash:
-        raise KeyReused("This Idempotency-Key was used for a different request in the last 24 hours; use a new one.")
+        raise KeyReused(
+            "This Idempotency-Key was used for a different request in the last 24 hours; use a new one.",
+            param="idempotency-key",
+        )
     return found
 
 

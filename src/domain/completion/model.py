@@ -183,7 +183,8 @@ class UpstreamFailed(Exception):
 class Outcome:
     """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer.
 
-    `deltas` are the pieces in which it was delivered, `id` is its hold's.
+    `deltas` are the pieces in which it was delivered, `id` is its hold's. `output_cap` is what the quota shrank the
+    output to, `prompt_estimate` our own count of the prompt, where the call was to keep it.
     """
 
     id: UUID
@@ -200,6 +201,8 @@ class Outcome:
     error: GatewayError | None = None
     flags: tuple[str, ...] = ()
     deltas: Sequence[Delta] = ()
+    output_cap: int | None = None
+    prompt_estimate: int | None = None
 
 
 def no_records(_: Outcome) -> Sequence[Record]:
@@ -212,7 +215,8 @@ class Call:
     """One completion to be made, and the rows that belong to it.
 
     `opening` commits with the hold, `noting` with each note of its progress, `closing` with the settlement. A detached
-    call goes on when nobody listens.
+    call goes on when nobody listens. With `keeps_prompt_estimate`, the outcome tells what listeners were told of the
+    prompt before its usage was known.
     """
 
     principal: Principal
@@ -226,3 +230,4 @@ class Call:
     dialog_id: UUID | None = None
     message_id: UUID | None = None
     detached: bool = False
+    keeps_prompt_estimate: bool = False
