@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from src.domain.catalog.model import Chain, Model, Provider
+from src.domain.completion.idempotency import Claimed
 from src.domain.dialogs.model import Dialog, DialogId, Message, MessageId
 from src.domain.identity.model import ApiKey, ApiKeyId, Session, Tenant, TenantId, User, UserId
 from src.domain.identity.ports import AuditEvent
@@ -37,6 +38,7 @@ class Store:
     holds: dict[HoldId, Hold] = field(default_factory=dict)
     entries: dict[UUID, Entry] = field(default_factory=dict)
     usage: dict[UUID, UsageRecord] = field(default_factory=dict)
+    claims: dict[UUID, Claimed] = field(default_factory=dict)
 
     def copy(self) -> "Store":
         return Store(**{each.name: dict(getattr(self, each.name)) for each in fields(self)})

@@ -35,6 +35,7 @@ from src.domain.unit_of_work import UnitOfWork
 from src.shared.clock import Clock, utc_now
 from src.shared.errors import NotFound
 from src.shared.ids import new_id
+from tests.fake_claims import FakeClaims, end_claims, require_free, write_claim
 from tests.fake_repositories import FakeAccounts, FakeAuditLog, FakeCatalog, FakeDialogs, FakeDirectory, FakeIdentity
 from tests.fake_store import Store
 
@@ -53,6 +54,7 @@ class FakeLedger:
 
     async def open(self, request: HoldRequest, records: Sequence[Record] = ()) -> Hold:
         await asyncio.sleep(0)
+        require_free(self._store, records)
         self._check(records)
         self._begin_periods(request)
         book = self._book()
@@ -75,6 +77,9 @@ class FakeLedger:
         if not book.closed:
             return closed
         self._write(book, records, None)
+        if closing.state is HoldState.EXPIRED or not records:
+            charged = closing.state is HoldState.SETTLED or (before is not None and before.noted is not None)
+            end_claims(self._store, closing.hold.id, charged=charged)
         noted = before.noted if before is not None and closing.state is HoldState.EXPIRED else None
         if noted is not None:
             self._store.usage[noted.id] = noted
@@ -84,6 +89,7 @@ class FakeLedger:
 
     async def record(self, records: Sequence[Record]) -> None:
         await asyncio.sleep(0)
+        require_free(self._store, records)
         self._check(records)
         self._write(self._book(), records, None)
 
@@ -184,6 +190,8 @@ class FakeLedger:
                     dialog = store.dialogs[answer.dialog_id]
                     at = answer.completed_at or answer.created_at
                     store.dialogs[answer.dialog_id] = replace(dialog, head_id=answer.id, updated_at=at)
+            case _:
+                write_claim(store, record, hold_id)
 
     def _end_unfinished(self, closing: Closing, noted: UsageRecord | None) -> None:
         for message_id, hold_id in self._store.message_holds.items():
@@ -276,6 +284,10 @@ class FakeUnitOfWork:
     @property
     def accounts(self) -> FakeAccounts:
         return FakeAccounts(self._store, self._tenant, FakeLedger(self._store).change)
+
+    @property
+    def claims(self) -> FakeClaims:
+        return FakeClaims(self._store, self._tenant)
 
     @property
     def _tenant(self) -> TenantId:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from src.domain.catalog.model import Usage
+from src.domain.completion.idempotency import KEPT_HOURS, Claim, Kept
 from src.domain.dialogs.model import Dialog, DialogId, Message, MessageId, MessageRole, MessageStatus
 from src.domain.identity.model import ApiKey, ApiKeyId, Role, Session, Tenant, TenantId, User, UserId
 from src.domain.ledger.model import (
@@ -157,6 +158,19 @@ def make_closing(hold: Hold, **given: Any) -> Closing:
     """Settled with forty tokens."""
     base = {"hold": hold, "state": HoldState.SETTLED, "at": NOW, "tokens": 40, "requests": 1, "model": "fast"}
     return Closing(**{**base, "micro_usd": MicroDollars(7), **given})
+
+
+def make_claim(user: User, **given: Any) -> Claim:
+    """A user's key, good for a day."""
+    base = {"id": new_id(), "tenant_id": user.tenant_id, "user_id": user.id, "api_key_id": None}
+    hashes = {"key_hash": "a" * 64, "body_hash": "b" * 64}
+    return Claim(**{**base, **hashes, "created_at": NOW, "expires_at": NOW + timedelta(hours=KEPT_HOURS), **given})
+
+
+def make_kept(claim: Claim, **given: Any) -> Kept:
+    """A small whole answer."""
+    base = {"claim_id": claim.id, "status": 200, "media_type": "application/json", "body": b'{"x":1}\x00\xff'}
+    return Kept(**{**base, "headers": {"x-gateway-model": "fast"}, **given})
 
 
 def make_usage_record(hold: Hold, **given: Any) -> UsageRecord:
