@@ -74,10 +74,12 @@ class Prepared:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, OpenUnitOfWork]]:
-    """An engine and units of work on it, closed at the end."""
+async def open_database(
+    settings: Settings, *, patient: bool = False
+) -> AsyncIterator[tuple[AsyncEngine, OpenUnitOfWork]]:
+    """An engine and units of work on it, closed at the end. `patient`: see make_engine."""
     try:
-        engine = make_engine(settings.database_url, pool_size=settings.database_pool_size)
+        engine = make_engine(settings.database_url, pool_size=settings.database_pool_size, patient=patient)
     except OSError as error:
         raise Misconfigured(f"The directory of the database cannot be made ({error}): check DATABASE_URL.") from None
     try:
@@ -256,7 +258,7 @@ class Operator:
 async def open_operator(settings: Settings) -> AsyncIterator[Operator]:
     """The gateway without its doors. Raises Misconfigured."""
     async with AsyncExitStack() as stack:
-        engine, open_uow = await stack.enter_async_context(open_database(settings))
+        engine, open_uow = await stack.enter_async_context(open_database(settings, patient=True))
         await require_migrated(engine)
         hasher = KeyedHasher(settings.encryption_key)
         await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)

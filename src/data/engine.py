@@ -57,17 +57,21 @@ def normalised_url(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
-def make_engine(url: str | URL, *, pool_size: int = POOL_SIZE, for_migrations: bool = False) -> AsyncEngine:
+def make_engine(
+    url: str | URL, *, pool_size: int = POOL_SIZE, patient: bool = False, for_migrations: bool = False
+) -> AsyncEngine:
     """An engine for the URL; nothing is connected yet.
 
-    For migrations it has no pool, and SQLite's foreign keys are off: rebuilding a table must not cascade.
+    With `patient`, statements take the time they need: no request waits for them. For migrations it has no pool, and
+    SQLite's foreign keys are off: rebuilding a table must not cascade.
     """
     parsed = normalised_url(url if isinstance(url, str) else url.render_as_string(hide_password=False))
     pool: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT_S}
     if for_migrations:
         pool = {"poolclass": NullPool}
-    make = _sqlite_engine if parsed.get_backend_name() == "sqlite" else _postgres_engine
-    return make(parsed, pool, for_migrations)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(parsed, pool, for_migrations)
+    return _postgres_engine(parsed, pool, patient, for_migrations)
 
 
 def _sqlite_engine(url: URL, pool: dict[str, Any], for_migrations: bool) -> AsyncEngine:
@@ -101,15 +105,17 @@ def _sqlite_engine(url: URL, pool: dict[str, Any], for_migrations: bool) -> Asyn
     return engine
 
 
-def _postgres_engine(url: URL, pool: dict[str, Any], for_migrations: bool) -> AsyncEngine:
+def _postgres_engine(url: URL, pool: dict[str, Any], patient: bool, for_migrations: bool) -> AsyncEngine:
     settings = dict(POSTGRES_SETTINGS)
+    if patient:
+        settings["statement_timeout"] = "0"
     if for_migrations:  # migrations set their own
         settings = {"application_name": "llm-gateway migrate", "timezone": "UTC"}
     engine = create_async_engine(
         url,
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": None if for_migrations else COMMAND_TIMEOUT_S,
+            "command_timeout": None if patient or for_migrations else COMMAND_TIMEOUT_S,
             "server_settings": settings,
         },
         json_serializer=dump_json,

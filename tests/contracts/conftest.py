@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,27 @@ from src.data.engine import make_engine
 from src.data.group_commit import GroupCommitLedger
 from src.data.schema import migrate
 from src.data.unit_of_work import unit_of_work_opener
+from src.domain.catalog.model import Usage
 from src.domain.identity.model import Tenant, User
-from src.domain.ledger.model import Account, Scope
+from src.domain.ledger.model import Account, Closed, Closing, HoldState, Record, Scope, UsageRecord
 from src.domain.ledger.ports import Auditor, Ledger
 from src.domain.ledger.standing import standings_of
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock, utc_now
 from tests.fake_store import Store
 from tests.fakes import FakeAuditor, FakeLedger, fake_unit_of_work_opener
-from tests.makers import NOW, make_tenant, make_top_up, make_user
+from tests.makers import NOW, make_tenant, make_top_up, make_usage_record, make_user
+
+
+class WholeLedger(GroupCommitLedger):
+    """Every settled call has a record of its usage. Tests of something else need not say so: it is made here."""
+
+    async def close(self, closing: Closing, records: Sequence[Record] = ()) -> Closed:
+        if closing.state is HoldState.SETTLED and not any(isinstance(each, UsageRecord) for each in records):
+            told = {"cost_micro_usd": closing.micro_usd, "model": closing.model, "created_at": closing.at}
+            usage = Usage(input_tokens=closing.tokens)
+            records = (*records, make_usage_record(closing.hold, usage=usage, **told))
+        return await super().close(closing, records)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +120,7 @@ def sql_backend(url: str, stack: AsyncExitStack, engines: list[AsyncEngine]) -> 
     return Backend(
         name=engine.dialect.name,
         open_uow=unit_of_work_opener(engine),
-        make_ledger=lambda: GroupCommitLedger(engine),
+        make_ledger=lambda: WholeLedger(engine),
         make_auditor=lambda ledger, clock: SqlAuditor(engine, ledger, clock=clock),
         replica=lambda: sql_backend(url, stack, engines),
         engine=engine,
@@ -118,11 +130,17 @@ def sql_backend(url: str, stack: AsyncExitStack, engines: list[AsyncEngine]) -> 
 @asynccontextmanager
 async def opened_sql(url: str) -> AsyncIterator[Backend]:
     """A backend over a migrated database; at the end the books are right and no connection is checked out."""
-    engines: list[AsyncEngine] = []
-    async with AsyncExitStack() as stack:
-        backend = sql_backend(url, stack, engines)
+    async with opened_unproven(url) as backend:
         yield backend
         assert await backend.auditor(backend.make_ledger()).discrepancies() == []
+
+
+@asynccontextmanager
+async def opened_unproven(url: str) -> AsyncIterator[Backend]:
+    """A backend whose books may be wrong at the end."""
+    engines: list[AsyncEngine] = []
+    async with AsyncExitStack() as stack:
+        yield sql_backend(url, stack, engines)
         assert [engine.pool.checkedout() for engine in engines] == [0] * len(engines)  # type: ignore[attr-defined]
 
 
@@ -169,18 +187,19 @@ def postgres_template(postgres_server: Any) -> str:
 
 
 Opener = Callable[[], AbstractAsyncContextManager[Backend]]
+OfUrl = Callable[[str], AbstractAsyncContextManager[Backend]]
 
 
-def opener(kind: str, request: pytest.FixtureRequest) -> Opener:
+def opener(kind: str, request: pytest.FixtureRequest, opened: OfUrl = opened_sql) -> Opener:
     """How a fresh backend of the kind is opened; templates are made here, outside any event loop."""
     if kind == "memory":
         return opened_memory
     if kind == "sqlite":
         copy = request.getfixturevalue("tmp_path") / "gateway.db"
         shutil.copyfile(request.getfixturevalue("sqlite_template"), copy)
-        return lambda: opened_sql(f"sqlite:///{copy}")
+        return lambda: opened(f"sqlite:///{copy}")
     server, template = request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_template")
-    return lambda: opened_postgres(server, template)
+    return lambda: opened_postgres(server, template, opened)
 
 
 @asynccontextmanager
@@ -191,8 +210,8 @@ async def opened_memory() -> AsyncIterator[Backend]:
 
 
 @asynccontextmanager
-async def opened_postgres(server: Any, template: str) -> AsyncIterator[Backend]:
-    async with server.database(template) as url, opened_sql(url) as backend:
+async def opened_postgres(server: Any, template: str, opened: OfUrl) -> AsyncIterator[Backend]:
+    async with server.database(template) as url, opened(url) as backend:
         yield backend
 
 
@@ -204,6 +223,12 @@ def every_opener(request: pytest.FixtureRequest) -> Opener:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def sql_opener(request: pytest.FixtureRequest) -> Opener:
     return opener(request.param, request)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def unproven_opener(request: pytest.FixtureRequest) -> Opener:
+    """Of the two databases, for tests that spoil the books."""
+    return opener(request.param, request, opened_unproven)
 
 
 @pytest_asyncio.fixture

@@ -165,8 +165,10 @@ class LedgerModel:
             line.purse.held += line.amount
 
     def grow(self, lent: Lent, output: int) -> bool:
-        """Hold so much output, or as much of it as can be paid; False where that is no more than there was."""
+        """Hold so much output, or as much of it as can be paid; False where no more can be than is."""
         assert lent.cap is not None
+        if output <= lent.cap:
+            return True
         wish = Wish(**{name: getattr(lent.wish, name) for name in Wish.__slots__} | {"output": output})
         cap = min(wish.most(line.rule.key.unit, line.purse.free + line.amount) for line in lent.lines)
         if cap <= lent.cap:

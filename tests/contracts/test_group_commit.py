@@ -8,10 +8,10 @@ import pytest
 
 import src.data.group_commit as group_commit
 from src.data.group_commit import GroupCommitLedger
+from src.domain.catalog.model import Usage
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
 from src.domain.ledger.model import Demand, HoldState, Renewal, Unit
 from src.shared.errors import QuotaExceeded, Unavailable
-from src.shared.ids import new_id
 from tests.contracts.conftest import Backend, LossyNetwork
 from tests.makers import (
     NOW,
@@ -27,28 +27,32 @@ from tests.makers import (
 
 async def spend(ledger: GroupCommitLedger, user: Any) -> int:
     hold = await ledger.open(make_hold_request(user))
-    await ledger.close(make_closing(hold, tokens=60), (make_usage_record(hold),))
+    await ledger.close(make_closing(hold), (make_usage_record(hold),))
     return sum(line.amount for line in hold.lines)
 
 
 @pytest.mark.parametrize("after_commit", [False, True], ids=["commit lost", "acknowledgement lost"])
 async def test_a_lost_commit_is_made_once(sql: Backend, monkeypatch: pytest.MonkeyPatch, after_commit: bool) -> None:
     user = await sql.rich_user(1000)
+    usage = Usage(input_tokens=40, output_tokens=90)
     async with sql.ledger() as ledger:
         network = LossyNetwork(monkeypatch, losses=1, after_commit=after_commit)
         held = await asyncio.gather(*(ledger.open(make_hold_request(user)) for _ in range(5)))
         network.losses = 1
         closed = await asyncio.gather(
-            *(ledger.close(make_closing(hold, tokens=130), (make_usage_record(hold),)) for hold in held)
+            *(ledger.close(make_closing(hold, tokens=130), (make_usage_record(hold, usage=usage),)) for hold in held)
         )
         network.losses = 1
-        await ledger.record((make_usage_record(held[0], id=new_id()),))
+        network.losses = 0
+        other = await ledger.open(make_hold_request(user))
+        network.losses = 1
+        await ledger.record((make_usage_record(other),))
     assert [hold.output_cap for hold in held] == [90] * 5
     assert [each.lost for each in closed] == [{Unit.TOKENS: 30}] * 5
     account = await sql.account(user)
-    assert (account.balance, account.held, account.spent) == (500, 0, 500)
+    assert (account.balance, account.held, account.spent) == (500, 100, 500)
     async with sql.open_uow(user.tenant_id) as uow:
-        assert await uow.accounts.tokens_used(user.id) == 40 * 6
+        assert await uow.accounts.tokens_used(user.id) == 130 * 5 + 40
 
 
 async def test_a_growth_whose_acknowledgement_was_lost_is_no_refusal(
@@ -90,7 +94,7 @@ async def test_a_database_that_stays_away_is_unavailable(sql: Backend, monkeypat
     with pytest.raises(Unavailable):
         await ledger.close(make_closing(hold))
     network.losses = 0
-    await ledger.close(make_closing(hold))
+    await ledger.close(make_closing(hold), (make_usage_record(hold),))
     await ledger.stop()
     assert (await sql.account(user)).spent == 40
 
@@ -211,6 +215,8 @@ async def test_text_that_no_database_keeps_does_not_lose_the_settlement(sql: Bac
             content="a\x00b\ud800c",
             parts=({"type": "text", "text": "a\x00b\ud800c \\u0000"},),
             error={"message": "\x00"},
+            usage=Usage(input_tokens=40),
+            cost_micro_usd=7,
             status=MessageStatus.INTERRUPTED,
             completed_at=NOW,
         )

@@ -243,7 +243,8 @@ async def test_writers_of_two_replicas_never_spend_the_same_token(backend: Backe
             hold = await ledger.open(make_hold_request(user))
         except QuotaExceeded:
             return False
-        await ledger.close(make_closing(hold, tokens=100), (make_usage_record(hold),))
+        usage = Usage(input_tokens=10, output_tokens=90)
+        await ledger.close(make_closing(hold, tokens=100), (make_usage_record(hold, usage=usage),))
         return True
 
     async with backend.ledger() as one, other.ledger() as two:
@@ -254,7 +255,7 @@ async def test_writers_of_two_replicas_never_spend_the_same_token(backend: Backe
     assert (account.balance, account.held, account.spent) == (0, 0, 1000)
     async with backend.open_uow(user.tenant_id) as uow:
         (row,) = await uow.accounts.usage(user_id=user.id, since=NOW.date(), until=NOW.date())
-    assert (row.calls, row.input_tokens, row.output_tokens, row.cost_micro_usd) == (10, 100, 300, 70)
+    assert (row.calls, row.input_tokens, row.output_tokens, row.cost_micro_usd) == (10, 100, 900, 70)
 
 
 async def test_a_replica_racing_to_close_the_same_hold_loses(backend: Backend) -> None:
@@ -288,11 +289,10 @@ async def test_messages_commit_with_their_hold_and_end_with_its_settlement(backe
         await uow.commit()
     async with backend.ledger() as ledger:
         hold = await ledger.open(make_hold_request(user), (MessagesAdded(messages=(question, answer)),))
-        usage = make_usage_record(hold).usage
-        ended = replace(
-            answer, content="A promise.", status=MessageStatus.COMPLETED, usage=usage, completed_at=NOW, model="fast"
-        )
-        await ledger.close(make_closing(hold), (make_usage_record(hold), AnswerEnded(answer=ended)))
+        row = make_usage_record(hold)
+        told = {"usage": row.usage, "cost_micro_usd": row.cost_micro_usd, "model": "fast"}
+        ended = replace(answer, content="A promise.", status=MessageStatus.COMPLETED, completed_at=NOW, **told)
+        await ledger.close(make_closing(hold), (row, AnswerEnded(answer=ended)))
     async with backend.open_uow(user.tenant_id) as uow:
         assert await uow.dialogs.message(dialog.id, question.id) == question
         assert await uow.dialogs.message(dialog.id, answer.id) == ended
@@ -323,7 +323,6 @@ async def test_records_alone_are_kept_too(backend: Backend) -> None:
     user = await backend.rich_user(100)
     async with backend.ledger() as ledger:
         hold = await ledger.open(make_hold_request(user))
-        await ledger.close(make_closing(hold, state=HoldState.RELEASED, tokens=0))
         await ledger.record((make_usage_record(hold),))
     async with backend.open_uow(user.tenant_id) as uow:
         assert await uow.accounts.tokens_used(user.id) == 40

@@ -112,11 +112,35 @@ class Discrepancy:
     found: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breach:
+    """Every place where a law does not hold, counted, and some of them."""
+
+    law: str
+    count: int
+    examples: Sequence[Discrepancy]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What was looked at in the books, and what is wrong. `overdue` holds have expired and nobody closed them yet."""
+
+    accounts: int
+    holds: int
+    entries: int
+    overdue: int
+    breaches: Sequence[Breach]
+
+
 class Auditor(Protocol):
     """Proves the books, and closes what a crash left open."""
 
+    async def audit(self, examples: int = 10) -> Audit:
+        """Everything, as it stood at one moment, with at most so many examples of each breach."""
+        ...
+
     async def discrepancies(self, limit: int = 1000) -> list[Discrepancy]:
-        """Every account and hold that breaks a law; empty when the books are right."""
+        """Whatever breaks a law; empty when the books are right."""
         ...
 
     async def close_expired(self, limit: int = 500) -> int:
