@@ -18,6 +18,8 @@ _REASONS = {
     FinishReason.ERROR: "end_turn",
 }
 
+_STOPPED = event({"type": "message_stop"}, name="message_stop")
+
 
 def usage_body(usage: Usage) -> dict[str, Any]:
     """Usage in Anthropic's words: input_tokens leave out what was read from or written to the cache."""
@@ -79,14 +81,19 @@ class AnthropicWriter:
         return _stop_block(0) + _stop_message(outcome)
 
     def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
-        """The same for a relayed stream: the blocks that are open end too."""
+        """The same for a relayed stream: open blocks end too, and what was told already is not told again."""
         open_blocks: dict[int, None] = {}
+        has_reason = False
         for payload in payloads_of(relayed):
-            if payload.get("type") == "content_block_start":
-                open_blocks[payload.get("index", 0)] = None
-            elif payload.get("type") == "content_block_stop":
-                open_blocks.pop(payload.get("index", 0), None)
-        return b"".join(_stop_block(index) for index in open_blocks) + _stop_message(outcome)
+            match payload.get("type"):
+                case "content_block_start":
+                    open_blocks[payload.get("index", 0)] = None
+                case "content_block_stop":
+                    open_blocks.pop(payload.get("index", 0), None)
+                case "message_delta":
+                    has_reason = True
+        end = _STOPPED if has_reason else _stop_message(outcome)
+        return b"".join(_stop_block(index) for index in open_blocks) + end
 
     def error(self, body: dict[str, Any]) -> bytes:
         """An error in the middle of a stream."""
@@ -100,4 +107,4 @@ def _stop_block(index: int) -> bytes:
 def _stop_message(outcome: Outcome) -> bytes:
     delta = {"stop_reason": _REASONS[outcome.finish_reason], "stop_sequence": None}
     told = {"type": "message_delta", "delta": delta, "usage": usage_body(outcome.usage)}
-    return event(told, name="message_delta") + event({"type": "message_stop"}, name="message_stop")
+    return event(told, name="message_delta") + _STOPPED

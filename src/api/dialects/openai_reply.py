@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from src.api.dialects.relayed import payloads_of
+from src.api.dialects.relayed import objects_in, payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
@@ -92,7 +92,7 @@ class OpenAIWriter:
         head: dict[str, Any] = {}
         for payload in payloads_of(relayed):
             head = {name: payload[name] for name in ("id", "object", "created", "model") if name in payload} or head
-            for choice in payload.get("choices") or ():
+            for choice in objects_in(payload.get("choices")):
                 index = choice.get("index", 0)
                 ended[index] = ended.get(index, False) or choice.get("finish_reason") is not None
         reason = _REASONS[outcome.finish_reason]

@@ -16,3 +16,8 @@ def payloads_of(relayed: bytes) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(payload, dict):
                 yield payload
+
+
+def objects_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a list; whatever else a provider wrote there is passed over."""
+    return (each for each in value if isinstance(each, dict)) if isinstance(value, list) else iter(())

@@ -14,7 +14,7 @@ from src.api.container import Gateway
 from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.errors import Dialect, error_response
 from src.api.routes.schemas import message_shape
-from src.api.sse import EventStream, event
+from src.api.sse import KEEPALIVE, EventStream, event
 from src.domain.completion.model import TextDelta
 from src.domain.dialogs.following import Piece, before_its_first_word, follow
 from src.domain.dialogs.model import Message, MessageStatus
@@ -122,8 +122,7 @@ async def _asked(exchange: Exchanging) -> AsyncGenerator[bytes]:
 async def _followed(
     answer: Message, created: Mapping[str, Any] | None, position: int, principal: Principal, gateway: Gateway
 ) -> AsyncGenerator[bytes]:
-    if created is not None:
-        yield _created(answer, **created)
+    yield KEEPALIVE if created is None else _created(answer, **created)  # headers go out with it, however long it waits
     try:
         async with aclosing(follow(principal, answer, position, gateway.dialogs, gateway.completions)) as found:
             async for each in found:
