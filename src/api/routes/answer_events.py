@@ -15,10 +15,11 @@ from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.errors import Dialect, error_response
 from src.api.routes.schemas import message_shape
 from src.api.sse import KEEPALIVE, EventStream, event
-from src.domain.completion.model import TextDelta
+from src.domain.catalog.model import Model
+from src.domain.completion.model import Parameters, TextDelta
 from src.domain.dialogs.following import Piece, before_its_first_word, follow
 from src.domain.dialogs.model import Message, MessageStatus
-from src.domain.dialogs.sending import Exchanging, ended_answer
+from src.domain.dialogs.sending import Exchanged, Exchanging, ended_answer
 from src.domain.identity.model import Principal
 from src.shared.errors import GatewayError, InvalidRequest
 
@@ -35,13 +36,14 @@ def last_event_id(request: Request) -> int | None:
     return int(seen)
 
 
-def exchange_headers(exchange: Exchanging, ended: Message) -> dict[str, str]:
+def exchange_headers(exchanged: Exchanged) -> dict[str, str]:
     """What is told of a whole answer."""
+    outcome = exchanged.outcome
     return {
-        "x-gateway-model": ended.model or "",
-        "x-gateway-attempts": str(exchange.answering.attempts),
-        "x-gateway-cost-micro-usd": str(ended.cost_micro_usd),
-        **_early_headers(exchange),
+        "x-gateway-model": exchanged.answer.model or "",
+        "x-gateway-attempts": str(len(outcome.attempts)),
+        "x-gateway-cost-micro-usd": str(outcome.cost_micro_usd),
+        **_cap_and_dropped(outcome.output_cap, outcome.model, exchanged.parameters),
     }
 
 
@@ -71,12 +73,16 @@ def followed_stream(
 
 
 def _early_headers(exchange: Exchanging) -> dict[str, str]:
-    """The cap, where the quota shrank it, and sampling parameters that the model refuses (in a stream: the first)."""
     answering = exchange.answering
     model = answering.model or answering.call.route.models[0]
-    dropped = dropped_by(answering.call.chat.parameters, sampling=model.capabilities.sampling, untranslated=())
-    cap = {} if answering.output_cap is None else {"x-gateway-output-cap": str(answering.output_cap)}
-    return cap | dropped_header(dropped)
+    return _cap_and_dropped(answering.output_cap, model, answering.call.chat.parameters)
+
+
+def _cap_and_dropped(output_cap: int | None, model: Model | None, parameters: Parameters) -> dict[str, str]:
+    """The cap, where the quota shrank it, and sampling parameters that the model refuses (in a stream: the first)."""
+    sampling = model is None or model.capabilities.sampling
+    cap = {} if output_cap is None else {"x-gateway-output-cap": str(output_cap)}
+    return cap | dropped_header(dropped_by(parameters, sampling=sampling, untranslated=()))
 
 
 def _created(answer: Message, **more: Any) -> bytes:

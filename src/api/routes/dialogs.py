@@ -18,8 +18,8 @@ from src.api.sse import EventStream
 from src.domain.completion.idempotency import Claim, Claimed, Kept, kept
 from src.domain.dialogs import use_cases
 from src.domain.dialogs.following import cancel_answer, find_answer
-from src.domain.dialogs.model import DialogId, Message, MessageId, MessageStatus
-from src.domain.dialogs.sending import Keeping, Question, ask
+from src.domain.dialogs.model import DialogId, MessageId, MessageStatus
+from src.domain.dialogs.sending import Exchanged, Keeping, Question, ask
 from src.domain.identity.model import Principal
 from src.shared.errors import NotFound
 from src.shared.ids import parse_id
@@ -101,9 +101,8 @@ async def send_message(
         exchange = await ask(principal, replace(question, keeping=keeping), gateway.dialogs, gateway.completions)
         if body.stream:
             return asked_stream(exchange, question.request_id)
-        ended = await exchange.ended()
-        content = _pair(exchange.question, ended, exchange.omitted_turns)
-        return answer(content, 201, exchange_headers(exchange, ended))
+        exchanged = await exchange.exchanged()
+        return answer(_pair(exchanged), 201, exchange_headers(exchanged))
 
     async def attach(found: Claimed) -> EventStream:
         message_id = MessageId(found.claim.message_id or found.claim.id)
@@ -112,19 +111,16 @@ async def send_message(
     return await answered_once(request, principal, gateway, first, attach if body.stream else None)
 
 
-def _pair(question: Message, ended: Message, omitted_turns: int) -> dict[str, Any]:
-    pair = {"user_message": message_shape(question), "message": message_shape(ended)}
-    return {**pair, "omitted_turns": omitted_turns}
+def _pair(exchanged: Exchanged) -> dict[str, Any]:
+    pair = {"user_message": message_shape(exchanged.question), "message": message_shape(exchanged.answer)}
+    return {**pair, "omitted_turns": exchanged.omitted_turns}
 
 
-def _rendered(claim: Claim) -> Callable[[Message, Message, int], Kept]:
+def _rendered(claim: Claim) -> Callable[[Exchanged], Kept]:
     """How the answer is kept for whoever repeats the request."""
-
-    def render(question: Message, ended: Message, omitted_turns: int) -> Kept:
-        headers = {"x-gateway-model": ended.model or "", "x-gateway-cost-micro-usd": str(ended.cost_micro_usd)}
-        return kept(claim, 201, "application/json", [dumps(_pair(question, ended, omitted_turns))], headers)
-
-    return render
+    return lambda exchanged: kept(
+        claim, 201, "application/json", [dumps(_pair(exchanged))], exchange_headers(exchanged)
+    )
 
 
 @router.get("/{dialog_id}/messages/{message_id}/events")

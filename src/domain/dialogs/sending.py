@@ -46,15 +46,26 @@ _ENDED_AS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanged:
+    """A question and its answer as they are stored, and the call that gave it."""
+
+    question: Message
+    answer: Message
+    omitted_turns: int
+    outcome: Outcome
+    parameters: Parameters
+
+
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """The key a question is asked under, and how question, answer and omitted turns are written down as its answer.
+    """The key a question is asked under, and how the exchange is written down as its answer.
 
     Streams need no `render`: the stored message is what a repetition gets.
     """
 
     claim: Claim
-    render: Callable[[Message, Message, int], Kept] | None = None
+    render: Callable[[Exchanged], Kept] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +103,20 @@ class Exchanging:
 
     async def ended(self) -> Message:
         """The answer as it was stored. Raises what kept it from being given, where there is no answer at all."""
+        return (await self.exchanged()).answer
+
+    async def exchanged(self) -> Exchanged:
+        """The whole exchange as it was stored. Raises what `ended` does."""
         outcome = await self.answering.outcome()
         if outcome.status is CallStatus.FAILED and outcome.error is not None:
             raise outcome.error
-        return ended_answer(self.answer, outcome)
+        return Exchanged(
+            question=self.question,
+            answer=ended_answer(self.answer, outcome),
+            omitted_turns=self.omitted_turns,
+            outcome=outcome,
+            parameters=self.answering.call.chat.parameters,
+        )
 
 
 def ended_answer(answer: Message, outcome: Outcome) -> Message:
@@ -148,7 +169,16 @@ async def ask(
         request_id=question.request_id,
         opening=(MessagesAdded(messages=(asked, answer)), *_claimed(question.keeping, answer)),
         noting=lambda outcome: (AnswerNoted(tenant_id=answer.tenant_id, message_id=answer.id, content=outcome.text),),
-        closing=lambda outcome: _ended(question.keeping, asked, ended_answer(answer, outcome), prepared.omitted_turns),
+        closing=lambda outcome: _ended(
+            question.keeping,
+            Exchanged(
+                question=asked,
+                answer=ended_answer(answer, outcome),
+                omitted_turns=prepared.omitted_turns,
+                outcome=outcome,
+                parameters=prepared.chat.parameters,
+            ),
+        ),
         dialog_id=asked.dialog_id,
         message_id=answer.id,
         detached=True,
@@ -162,13 +192,13 @@ def _claimed(keeping: Keeping | None, answer: Message) -> Sequence[Record]:
     return () if keeping is None else (replace(keeping.claim, message_id=answer.id),)
 
 
-def _ended(keeping: Keeping | None, asked: Message, ended: Message, omitted_turns: int) -> Sequence[Record]:
-    ending = AnswerEnded(answer=ended)
+def _ended(keeping: Keeping | None, exchanged: Exchanged) -> Sequence[Record]:
+    ending = AnswerEnded(answer=exchanged.answer)
     if keeping is None:
         return (ending,)
-    if ended.status is MessageStatus.FAILED:
+    if exchanged.answer.status is MessageStatus.FAILED:
         return (ending, ClaimFreed(claim_id=keeping.claim.id))
-    return (ending,) if keeping.render is None else (ending, keeping.render(asked, ended, omitted_turns))
+    return (ending,) if keeping.render is None else (ending, keeping.render(exchanged))
 
 
 async def _history(principal: Principal, question: Question, ports: DialogPorts) -> tuple[Dialog, list[Message]]:
