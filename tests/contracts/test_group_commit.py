@@ -174,6 +174,26 @@ async def test_a_full_line_refuses(sql: Backend) -> None:
     assert sum(isinstance(result, Unavailable) for result in results) == 7
 
 
+async def test_a_lone_operation_waits_for_no_company(sql: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = await sql.rich_user(1000)
+    loop = asyncio.get_running_loop()
+    delays_s: list[float] = []
+    call_at = loop.call_at
+
+    def noted_call_at(when: float, *given: Any, **named: Any) -> asyncio.TimerHandle:
+        delays_s.append(when - loop.time())
+        return call_at(when, *given, **named)
+
+    async with sql.ledger() as ledger:
+        await spend(ledger, user)
+        monkeypatch.setattr(loop, "call_at", noted_call_at)
+        await spend(ledger, user)
+        await ledger.record((make_usage_record(await ledger.open(make_hold_request(user))),))
+        monkeypatch.undo()
+    shortest_patience_s = 1.0  # drivers set timers against a database that does not answer
+    assert [delay_s for delay_s in delays_s if delay_s < shortest_patience_s] == []
+
+
 async def test_an_idle_writer_keeps_no_connection(sql: Backend) -> None:
     user = await sql.rich_user(1000)
     async with sql.ledger() as ledger:
