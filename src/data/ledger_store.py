@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -141,7 +141,6 @@ async def _locked(
     return rows[0][0], [_account_from(row[1:]) for row in rows if row[1] is not None]
 
 
-@cache
 def _wanted_sql(dialect_name: str) -> str:
     """The quotas of the payers, with the present periods and their accounts."""
     is_postgres = dialect_name == "postgresql"
@@ -158,6 +157,7 @@ def _wanted_sql(dialect_name: str) -> str:
     """  # noqa: S608
 
 
+@lru_cache
 def _lock_sql(dialect: Dialect) -> str:
     """One statement; the count of missing accounts comes with every row, and alone where there is none."""
     own = ", ".join(f"account.{name}" for name in quoted(dialect, _ACCOUNT))
@@ -199,16 +199,20 @@ async def read_holds(connection: AsyncConnection, ids: Collection[HoldId], *, lo
     """Those holds that exist, with their lines, in the order of their ids (and so locked)."""
     if not ids:
         return []
-    dialect = connection.dialect
+    sql = _holds_sql(connection.dialect, lock=lock)
+    return _holds_from(await fetch(connection, sql, (id_list(connection.dialect, ids),)))
+
+
+@lru_cache
+def _holds_sql(dialect: Dialect, *, lock: bool) -> str:
     columns = ", ".join(f"hold.{name}" for name in quoted(dialect, _HOLD))
     among = "= ANY($1::uuid[])" if dialect.name == "postgresql" else f"IN ({ids_sql(dialect.name)})"
-    sql = f"""
+    return f"""
         SELECT {columns}, line.account_id, line.unit, line.amount, line.model
         FROM holds hold LEFT JOIN hold_lines line ON line.hold_id = hold.id
         WHERE hold.id {among} ORDER BY hold.id
         {"FOR UPDATE OF hold" if lock and dialect.name == "postgresql" else ""}
     """  # noqa: S608
-    return _holds_from(await fetch(connection, sql, (id_list(dialect, ids),)))
 
 
 async def write_back(connection: AsyncConnection, book: Book) -> None:
