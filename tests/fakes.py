@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Self
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from src.domain.ledger.model import (
     Window,
 )
 from src.domain.ledger.periods import period_of
-from src.domain.ledger.ports import Discrepancy
+from src.domain.ledger.ports import Audit, Breach, Discrepancy
 from src.domain.ledger.quotas import LimitChange, Quota, QuotaChange, untouched
 from src.domain.unit_of_work import UnitOfWork
 from src.shared.clock import Clock, utc_now
@@ -230,6 +231,20 @@ class FakeAuditor:
         self._store = store
         self._ledger = ledger
         self._clock = clock
+
+    async def audit(self, examples: int = 10) -> Audit:
+        found: defaultdict[str, list[Discrepancy]] = defaultdict(list)
+        for each in await self.discrepancies():
+            found[each.law].append(each)
+        late = self._clock() - timedelta(minutes=1)
+        store = self._store
+        return Audit(
+            accounts=len(store.accounts),
+            holds=len(store.holds),
+            entries=len(store.entries),
+            overdue=sum(hold.state is HoldState.OPEN and hold.expires_at < late for hold in store.holds.values()),
+            breaches=[Breach(law=law, count=len(all_), examples=all_[:examples]) for law, all_ in found.items()],
+        )
 
     async def discrepancies(self, limit: int = 1000) -> list[Discrepancy]:
         held: defaultdict[UUID, int] = defaultdict(int)

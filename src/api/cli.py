@@ -8,6 +8,7 @@ import typer
 import uvicorn
 
 from src.api import bootstrap, cli_admin
+from src.api.cli_ledger import ledger_cli
 from src.api.cli_quota import quota_cli
 from src.shared.errors import GatewayError, Misconfigured
 from src.shared.logging import configure_logging
@@ -16,6 +17,7 @@ from src.shared.settings import Settings, load_settings
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="LLM Gateway", pretty_exceptions_enable=False)
 cli_admin.add_commands(cli)
 cli.add_typer(quota_cli, name="quota")
+cli.add_typer(ledger_cli, name="ledger")
 
 
 GRACE_S = 5.0

@@ -1,4 +1,4 @@
-"""Commands that look after a gateway: tenants, users, keys, models, the books."""
+"""Commands that look after a gateway: tenants, users, keys, models."""
 
 import asyncio
 import sys
@@ -25,7 +25,6 @@ tenants_cli = typer.Typer(no_args_is_help=True, help="Tenants.")
 users_cli = typer.Typer(no_args_is_help=True, help="Users and their credit.")
 keys_cli = typer.Typer(no_args_is_help=True, help="API keys.")
 models_cli = typer.Typer(no_args_is_help=True, help="Models and prices.")
-ledger_cli = typer.Typer(no_args_is_help=True, help="The books.")
 
 TenantSlug = Annotated[str, typer.Option("--tenant", help="The tenant's slug.")]
 
@@ -36,7 +35,6 @@ def add_commands(cli: typer.Typer) -> None:
     cli.add_typer(users_cli, name="users")
     cli.add_typer(keys_cli, name="keys")
     cli.add_typer(models_cli, name="models")
-    cli.add_typer(ledger_cli, name="ledger")
     cli.command()(token)
     cli.command()(doctor)
 
@@ -176,22 +174,6 @@ def list_models() -> None:
             typer.echo(f"{name}\t{model.provider}\t{model.context_window}\t{usd}\t{model.lifecycle.value}")
 
     work_with(work)
-
-
-@ledger_cli.command("verify")
-def verify() -> None:
-    """Prove that every balance is the sum of its entries and every held amount that of its open holds."""
-
-    async def work(operator: Operator) -> int:
-        found = await operator.auditor.discrepancies()
-        for each in found:
-            typer.echo(f"{each.law}: {each.subject}: expected {each.expected}, found {each.found}")
-        return len(found)
-
-    broken = work_with(work)
-    typer.echo("The books are right." if not broken else f"{broken} discrepancies.", err=bool(broken))
-    if broken:
-        sys.exit(1)
 
 
 def token(external_id: str, tenant: TenantSlug = "default", minutes: int = 60) -> None:

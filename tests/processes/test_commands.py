@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import sqlite3
+from contextlib import closing
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from tests.processes.conftest import Operator, client_of, new_user
 from tests.support.gateway import ADMIN_KEY, ENCRYPTION_KEY, JWT_SECRET, PROVIDER_KEY
@@ -49,7 +51,7 @@ async def test_an_operator_looks_after_tenants_users_keys_and_books(operator: Op
             assert (me["user"]["external_id"], me["tenant"]["slug"], me["role"]) == ("alice", "acme", "tenant_admin")
             assert me["tenant"]["time_zone"] == "Asia/Tokyo"
             assert (await http.get("/api/v1/users/me/tokens")).json()["balance"] == 300
-    assert await say("ledger", "verify") == "The books are right."
+    assert await say("ledger", "verify") == "Checked: accounts 1, holds 0, entries 2.\nThe books are right."
 
 
 async def test_an_operator_limits_tenants_users_keys_and_new_users(operator: Operator) -> None:
@@ -90,6 +92,43 @@ async def test_an_operator_limits_tenants_users_keys_and_new_users(operator: Ope
     )
     said = await asyncio.gather(*(say("quota", *each, status=1) for each in wrong))
     assert [len(lines) for lines in said] == [1] * len(wrong)
+
+
+async def test_wrong_books_are_told_and_only_what_expired_is_closed(operator: Operator) -> None:
+    gateway = operator.configured()
+    operator.migrated()
+
+    def verify(*options: str) -> tuple[int, str]:
+        done = gateway.command("ledger", "verify", *options, check=False)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+    def by_hand(sql: str, *values: Any) -> None:
+        with closing(sqlite3.connect(operator.directory / "gateway.db")) as database, database:
+            database.execute(sql, values)
+
+    gateway.command("users", "create", "alice")
+    gateway.command("users", "top-up", "alice", "500")
+    by_hand(
+        "INSERT INTO holds (id, tenant_id, user_id, model, request_id, state, created_at, expires_at, cancel_requested)"
+        " SELECT ?, tenant_id, id, 'm', 'r', 'open', ?, ?, 0 FROM users WHERE external_id = 'alice'",
+        uuid4().hex,
+        *["2026-01-01 00:00:00.000000"] * 2,
+    )
+    assert (await asyncio.to_thread(verify))[0] == 0
+    assert "Expired holds still open: 1." in (await asyncio.to_thread(verify))[1]
+    by_hand("UPDATE accounts SET balance = balance + 1")
+    status, told = await asyncio.to_thread(verify, "--repair")
+    assert status == 1
+    assert "Expired holds closed: 1.\nChecked: accounts 1, holds 1, entries 1.\n" in told
+    assert "Broken: An account's balance is the sum of its entries.\n" in told
+    assert "expected 500, found 501\n" in told
+    assert "The books are wrong." in told
+    status, told = await asyncio.to_thread(verify, "--json")
+    report = json.loads(told)
+    assert (status, report["right"], report["closed"], report["overdue"]) == (1, False, 0, 0)
+    (breach,) = report["breaches"]
+    assert (breach["count"], breach["examples"][0]["found"]) == (1, 501)
 
 
 async def test_an_operator_sees_what_is_configured(operator: Operator) -> None:
