@@ -49,9 +49,10 @@ class SqlUnitOfWork:
         try:
             await self._transaction.__aexit__(kind, error, trace)
         except Exception as failure:
-            if is_transient(failure) or (isinstance(failure, DBAPIError) and is_own_fault(failure)):
-                raise domain_error(failure) from failure
+            _tell(failure)
             raise
+        if error is not None:  # the transaction was undone without a fault of its own
+            _tell(error)
 
     @property
     def directory(self) -> SqlDirectory:
@@ -99,6 +100,12 @@ class SqlUnitOfWork:
         if self._tenant is None:
             raise RuntimeError("this unit of work was opened before a tenant was known")
         return self._tenant
+
+
+def _tell(failure: BaseException) -> None:
+    """Raise what the domain calls it; what is no matter of the database stays what it is."""
+    if is_transient(failure) or (isinstance(failure, DBAPIError) and is_own_fault(failure)):
+        raise domain_error(failure) from failure
 
 
 def unit_of_work_opener(engine: AsyncEngine, *, read_only: bool = False) -> OpenUnitOfWork:
