@@ -73,7 +73,8 @@ def _laws_of_accounts() -> dict[str, Law]:
 
 def _laws_of_entries() -> dict[str, Law]:
     is_negative = case((entries.c.amount < 0, 1), else_=0)
-    must_be = case((entries.c.kind.in_((*CHARGES, EntryKind.DEDUCTION)), 1), else_=0)
+    must_be = case((entries.c.kind.in_((EntryKind.CHARGE, EntryKind.DEDUCTION)), 1), else_=0)
+    either = entries.c.kind.in_((EntryKind.LIMIT, EntryKind.LATE_CHARGE))
     its_account = accounts.join(quotas, quotas.c.id == accounts.c.quota_id)
     same = (entries.c.tenant_id == accounts.c.tenant_id, entries.c.unit == quotas.c.unit)
     calls = func.count(entries.c.hold_id.distinct())
@@ -84,7 +85,7 @@ def _laws_of_entries() -> dict[str, Law]:
         "Charges and deductions take, top-ups give, and no entry is of nothing.": _breaches(
             entries,
             entries.c.id,
-            (entries.c.amount == 0) | ((entries.c.kind != EntryKind.LIMIT) & (is_negative != must_be)),
+            (entries.c.amount == 0) | (~either & (is_negative != must_be)),
             found=entries.c.amount,
         ),
         "A charge is of something that a call held.": _missing(
@@ -140,7 +141,7 @@ def _laws_of_holds() -> dict[str, Law]:
             found=-entries.c.amount,
         ),
         "A charge is what the call used, up to what it held.": _mischarged(),
-        "What is charged late adds up to no more than the call used.": _overcharged_late(),
+        "What is charged late adds up to what the call used, as far as it can be paid.": _mischarged_late(),
     }
 
 
@@ -282,26 +283,16 @@ def _mischarged() -> Law:
     )
 
 
-def _overcharged_late() -> Law:
-    earlier = entries.alias()
-    first = (
-        select(func.coalesce(func.sum(earlier.c.amount), 0))
-        .where(
-            earlier.c.account_id == entries.c.account_id,
-            earlier.c.hold_id == entries.c.hold_id,
-            earlier.c.kind == EntryKind.CHARGE,
-        )
-        .correlate(entries)
-        .scalar_subquery()
-    )
-    charged = -entries.c.amount - first
-    return _breaches(
-        _charged_lines(),
-        holds.c.id,
-        (entries.c.kind == EntryKind.LATE_CHARGE) & (charged > _owed()),
-        expected=_owed(),
-        found=charged,
-    )
+def _mischarged_late() -> Law:
+    """A late charge asks for no more than is missing, and gives back all that the call was charged too much."""
+    first = entries.alias()
+    same_call = and_(first.c.hold_id == entries.c.hold_id, first.c.account_id == entries.c.account_id)
+    rows = _charged_lines().join(first, same_call & (first.c.kind == EntryKind.CHARGE), isouter=True)
+    noted = -func.coalesce(first.c.amount, 0)
+    charged = noted - entries.c.amount
+    is_wrong = (charged > _owed()) | (charged < _least(_owed(), noted))
+    is_late = entries.c.kind == EntryKind.LATE_CHARGE
+    return _breaches(rows, holds.c.id, is_late & is_wrong, expected=_owed(), found=charged)
 
 
 def _miscounted(name: str) -> Law:

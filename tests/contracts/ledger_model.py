@@ -184,7 +184,7 @@ class LedgerModel:
         """Close it as settled, in time or late; what the operator loses by it."""
         lost: dict[Unit, int] = {}
         for line in lent.lines:
-            owed = max(0, used.owed(lent, line) - line.charged)
+            owed = used.owed(lent, line) - line.charged
             if lent.state == "open":
                 line.purse.held -= line.amount
                 paid = min(owed, line.amount)

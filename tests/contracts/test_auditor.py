@@ -206,7 +206,7 @@ BREAKS: dict[str, Any] = {
         _set(entries, *s.entry("expired"), kind=EntryKind.LATE_CHARGE)
     ],
     "A charge is what the call used, up to what it held.": lambda s: [_set(entries, *s.entry("settled"), amount=-39)],
-    "What is charged late adds up to no more than the call used.": lambda s: [
+    "What is charged late adds up to what the call used, as far as it can be paid.": lambda s: [
         _set(entries, *s.entry("late", EntryKind.LATE_CHARGE), amount=-26)
     ],
     "A settled call has one usage record.": lambda s: [delete(usage_records).where(s.usage("settled"))],

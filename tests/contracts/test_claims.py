@@ -12,12 +12,14 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from src.data.claims import forget_expired_claims
+from src.domain.catalog.model import Usage
 from src.domain.completion.idempotency import KEPT_HOURS, Claim, Claimed, ClaimFreed, ClaimState, KeyTaken
 from src.domain.dialogs.model import MessagesAdded
 from src.domain.identity.model import ApiKeyId, TenantId, User, UserId
-from src.domain.ledger.model import Demand, Hold, HoldState, Renewal
+from src.domain.ledger.model import CallStatus, Demand, Hold, HoldState, Renewal
 from src.shared.errors import NotFound, QuotaExceeded
 from src.shared.ids import new_id
+from src.shared.money import MicroDollars
 from src.shared.pages import PageRequest
 from tests.contracts.conftest import Backend, LossyNetwork, Opener, opener
 from tests.makers import (
@@ -175,7 +177,8 @@ async def test_a_failed_call_frees_its_key(backend: Backend) -> None:
     claim = make_claim(user)
     async with backend.ledger() as ledger:
         hold = await opened(ledger, user, claim)
-        await ledger.close(released(hold), (make_usage_record(hold), ClaimFreed(claim_id=claim.id)))
+        row = make_usage_record(hold, status=CallStatus.FAILED, usage=Usage(), cost_micro_usd=MicroDollars(0))
+        await ledger.close(released(hold), (row, ClaimFreed(claim_id=claim.id)))
         assert await found(backend, claim) is None
         again = await opened(ledger, user, make_claim(user))
     assert again.id != hold.id

@@ -197,13 +197,13 @@ def test_an_expired_call_is_never_charged_above_its_hold() -> None:
     [
         (60, 80, 20, {}),
         (60, 60, 0, {}),
-        (60, 30, 0, {}),
+        (60, 30, -30, {}),
         (130, 130, 30, {}),
         (60, 1000, 440, {Unit.TOKENS: 500}),
     ],
     ids=["more", "the same", "less", "above the hold", "more than there is"],
 )
-def test_a_late_settlement_charges_only_the_rest(
+def test_a_late_settlement_charges_the_rest_or_gives_it_back(
     noted_tokens: int, used: int, late: int, lost: dict[Unit, int]
 ) -> None:
     account = make_account(USER, 500)

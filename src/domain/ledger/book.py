@@ -192,8 +192,8 @@ class Book:
         """Close a hold once: give back what was held and book what was used.
 
         Nothing beyond the hold is booked. One that expires is charged what was last noted of its call; when the call
-        comes back after all, the rest is charged up to what its accounts can still pay. Raises Conflict when the hold
-        was settled or released already, or should expire but was renewed.
+        comes back after all, the rest is charged up to what its accounts can still pay, or what was noted too much is
+        given back. Raises Conflict when the hold was settled or released already, or should expire but was renewed.
         """
         hold = self._holds.get(closing.hold.id)
         if hold is not None and hold.state is HoldState.EXPIRED and closing.state is HoldState.RELEASED:
@@ -210,7 +210,7 @@ class Book:
             standing = self._standings[line.account_id]
             owed = closing.amount(line)
             if late:
-                owed = max(0, owed - min(as_noted(hold, closing).amount(line), line.amount))
+                owed -= min(as_noted(hold, closing).amount(line), line.amount)
             paid = min(owed, max(0, standing.available) if late else line.amount)
             if owed > paid:
                 lost[line.unit] = max(lost.get(line.unit, 0), owed - paid)
