@@ -2,16 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
-import httpx2
-import orjson
 import pytest
 import pytest_asyncio
 
+from tests.http.answers import WORDS, Asked, Event, asking, dialog_of, events_in, finished, text_of
 from tests.http.surface import books_are_right, check_error
 from tests.support.gateway import Person, RunningGateway
 from tests.support.upstream import Answer, CutAfter, Fail, Upstream, Usage
@@ -19,71 +15,8 @@ from tests.support.upstream import Answer, CutAfter, Fail, Upstream, Usage
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CREDIT = 1_000_000
-WORDS = ("one ", "zwei ", "三 ", "😀👩‍👩‍👧 ", "five")
 TEXT = "".join(WORDS)
 CALLED_OFF = ("cancelled", "one zwei ")
-
-
-@dataclass(frozen=True)
-class Event:
-    """One event of an answer."""
-
-    id: int
-    name: str
-    data: dict[str, Any]
-
-
-@dataclass(kw_only=True)
-class Asked:
-    """An answer under way in a dialog: its first two words are there, the rest waits for the gate."""
-
-    person: Person
-    path: str
-    answer_id: str
-    gate: asyncio.Event
-
-    @property
-    def url(self) -> str:
-        return f"{self.path}/{self.answer_id}"
-
-    async def stored(self) -> dict[str, Any]:
-        found: dict[str, Any] = (await self.person.http.get(self.url)).json()
-        return found
-
-    async def heard(self, seen: object = None, person: Person | None = None) -> list[Event]:
-        """All events after the one that was seen."""
-        headers = {} if seen is None else {"last-event-id": str(seen)}
-        response = await (person or self.person).http.get(f"{self.url}/events", headers=headers)
-        assert response.status_code == 200, response.text
-        assert response.headers["content-type"].startswith("text/event-stream")
-        return [event async for event in events_in(response)]
-
-    async def cancel(self) -> httpx2.Response:
-        return await self.person.http.post(f"{self.url}/cancel")
-
-    async def ended(self) -> dict[str, Any]:
-        """The answer once it has ended."""
-        async with asyncio.timeout(10):
-            while (found := await self.stored())["status"] == "in_progress":
-                await asyncio.sleep(0.01)
-        return found
-
-
-async def events_in(response: httpx2.Response) -> AsyncIterator[Event]:
-    lines: dict[str, str] = {}
-    async for line in response.aiter_lines():
-        if line.startswith(":"):
-            continue
-        if line:
-            name, _, value = line.partition(": ")
-            lines[name] = value
-        elif lines:
-            yield Event(int(lines["id"]), lines["event"], orjson.loads(lines["data"]))
-            lines = {}
-
-
-def text_of(events: list[Event]) -> str:
-    return "".join(each.data["text"] for each in events if each.name == "message.delta")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -104,39 +37,6 @@ async def alice(any_shared_gateway: RunningGateway, upstream: Upstream) -> Async
 
 async def spent(person: Person) -> int:
     return CREDIT - int((await person.http.get("/api/v1/users/me/tokens")).json()["balance"])
-
-
-async def dialog_of(person: Person) -> str:
-    dialog = (await person.http.post("/api/v1/dialogs", json={"model": "gpt-4o"})).json()["id"]
-    return f"/api/v1/dialogs/{dialog}/messages"
-
-
-@asynccontextmanager
-async def asking(
-    person: Person, upstream: Upstream, *, first_words: int = 2, behaviour: Any = None
-) -> AsyncIterator[Asked]:
-    """Ask, hear the first words and hang up; whatever still runs at the end is let go on."""
-    gate = asyncio.Event()
-    words = Answer(chunks=WORDS, usage=Usage(input=7, output=5), gate=gate, gate_after=first_words or None)
-    upstream.always(behaviour(words) if behaviour else words)
-    path = await dialog_of(person)
-    async with person.http.stream("POST", path, json={"content": "Count.", "stream": True}) as response:
-        heard = []
-        async for event in events_in(response):
-            heard.append(event)
-            if text_of(heard) == "".join(WORDS[:first_words]):
-                break
-    asked = Asked(person=person, path=path, answer_id=heard[0].data["message"]["id"], gate=gate)
-    await upstream.wait_until(lambda up: bool(up.requests))
-    yield asked
-    gate.set()
-    await asked.ended()
-
-
-async def finished(person: Person, upstream: Upstream, behaviour: Any = None) -> Asked:
-    async with asking(person, upstream, behaviour=behaviour) as asked:
-        pass
-    return asked
 
 
 @pytest.mark.parametrize("seen", [None, 0, 1, 4, 6, *range(9, 16), *range(len(TEXT) - 1, len(TEXT) + 2), 10**11])

@@ -178,6 +178,11 @@ class GatewayProcess:
         raise AssertionError(f"not ready: {self.output()}")
 
     @property
+    def is_running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """Its process id."""
         assert self._process is not None
@@ -199,12 +204,12 @@ class GatewayProcess:
 
     async def stop(self) -> None:
         """End it if it still runs."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        if self.is_running:
+            self.signal(signal.SIGTERM)
             try:
                 await self.wait(20)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                self.signal(signal.SIGKILL)
                 await self.wait(5)
 
 
