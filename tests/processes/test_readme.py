@@ -81,7 +81,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     blocks = list(blocks_on(gateway.port))
     assert README.count("<!-- tested -->") == len(blocks)
     ran = await asyncio.to_thread(run_all, blocks, operator.directory)
-    curl, openai, anthropic, tenants, dialogs, chat, estimates, quotas = ran
+    curl, openai, anthropic, tenants, dialogs, again, chat, estimates, quotas, repeated = ran
 
     [completion] = objects_in(curl.output)
     assert completion["choices"][0]["message"]["content"]
@@ -89,9 +89,12 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     assert re.search(r"\S.*Usage\(.*output_tokens=\d+", anthropic.output)
     assert objects_in(tenants.output)[0]["balance"] == 100_000
     _check_dialogs(dialogs.output)
+    _check_heard_again(again.output)
     _check_chat(chat.output)
     _check_quotas(quotas.output)
     _check_estimate(estimates.output)
+    first, second = objects_in(repeated.output)
+    assert first == second
 
 
 def _check_dialogs(output: str) -> None:
@@ -106,6 +109,14 @@ def _check_dialogs(output: str) -> None:
     assert standing["balance"] == 100_000 - standing["total_used"] < 100_000
     assert standing["held"] == 0
     assert [entry["kind"] for entry in history["data"]] == ["charge", "charge", "top_up"]
+
+
+def _check_heard_again(output: str) -> None:
+    events, _, stored = output.rpartition("\n\n")
+    [answer] = objects_in(stored)
+    assert answer["status"] == "completed"
+    assert f'"text":{json.dumps(answer["content"][5:], ensure_ascii=False)}' in events
+    assert "event: message.completed" in events
 
 
 def _check_quotas(output: str) -> None:
