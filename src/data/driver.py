@@ -41,6 +41,23 @@ async def steady_plans(connection: AsyncConnection) -> None:
         await connection.exec_driver_sql(_STEADY_PLANS)
 
 
+async def begin_steadily(connection: AsyncConnection) -> None:
+    """Begin a transaction with steady plans, past SQLAlchemy: the connection's isolation level must be AUTOCOMMIT."""
+    await execute(connection, f"BEGIN; {_STEADY_PLANS}")
+
+
+async def is_closed(connection: AsyncConnection) -> bool:
+    """Whether the driver has seen the connection's end."""
+    return bool((await _raw(connection)).is_closed())
+
+
+async def execute(connection: AsyncConnection, sql: str) -> None:
+    """A PostgreSQL statement without parameters or rows."""
+    driver = await _raw(connection)
+    with _errors_translated(sql):
+        await driver.execute(sql)
+
+
 async def fetch(connection: AsyncConnection, sql: str, parameters: Sequence[Any]) -> Sequence[Any]:
     """The rows a statement returns."""
     driver = await _driver(connection)
@@ -66,10 +83,14 @@ def begin_sqlite(connection: Connection, statement: str) -> None:
 
 async def _driver(connection: AsyncConnection) -> Any:
     """The driver's connection, in a transaction: SQLAlchemy begins PostgreSQL's at its own first statement only."""
-    driver = (await connection.get_raw_connection()).driver_connection
-    if is_postgres(connection) and not driver.is_in_transaction():  # type: ignore[union-attr]
+    driver = await _raw(connection)
+    if is_postgres(connection) and not driver.is_in_transaction():
         await steady_plans(connection)
     return driver
+
+
+async def _raw(connection: AsyncConnection) -> Any:
+    return (await connection.get_raw_connection()).driver_connection
 
 
 @contextmanager
@@ -78,7 +99,7 @@ def _errors_translated(sql: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise DBAPIError.instance(sql, None, error, sqlite3.Error) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise _of_postgres(sql, error) from error
 
 

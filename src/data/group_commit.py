@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from src.data.engine import writing
 from src.data.integrity import domain_error, is_transient
 from src.data.ledger_batch import Close, Open, Operation, Renew, Result, Write, apply_batch
+from src.data.writer_connection import WriterConnection
 from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, HoldState, Record, Renewal
 from src.shared.clock import Clock, utc_now
 from src.shared.errors import GatewayError, Unavailable
@@ -64,7 +64,7 @@ class GroupCommitLedger:
         open_patience_s: float = OPEN_PATIENCE_S,
         close_patience_s: float = CLOSE_PATIENCE_S,
     ) -> None:
-        self._engine = engine
+        self._connection = WriterConnection(engine)
         self._clock = clock
         self._max_batch = max_batch
         self._max_waiting = max_waiting
@@ -145,6 +145,7 @@ class GroupCommitLedger:
         finally:
             for ticket in (*self._taken, *self._line):
                 ticket.fail(Unavailable("The gateway is shutting down; try again in a moment."))
+            await self._connection.close()
 
     async def _commit(self, tickets: list[_Ticket], *, again: bool = False) -> None:
         """Give every ticket its result. `again`: an earlier try may have been committed without our hearing of it."""
@@ -175,10 +176,8 @@ class GroupCommitLedger:
         await self._commit(tickets[middle:], again=again)
 
     async def _transact(self, tickets: Sequence[_Ticket], *, again: bool) -> list[Result]:
-        async with writing(self._engine) as connection:
-            results = await apply_batch(connection, [ticket.operation for ticket in tickets], again=again)
-            await connection.commit()
-            return results
+        async with self._connection.transaction() as connection:
+            return await apply_batch(connection, [ticket.operation for ticket in tickets], again=again)
 
     def _deliver(self, tickets: Sequence[_Ticket], results: Sequence[Result]) -> None:
         for ticket, result in zip(tickets, results, strict=True):

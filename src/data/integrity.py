@@ -1,5 +1,6 @@
 """What went wrong in the database, in the domain's words."""
 
+from asyncpg import InternalClientError
 from sqlalchemy import Index, UniqueConstraint
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -48,6 +49,8 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, OSError | TimeoutError | PoolTimeout):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if isinstance(_driver_error(error), InternalClientError):  # the server had ended the session a moment ago
         return True
     state = _sqlstate(error)
     if state is not None:

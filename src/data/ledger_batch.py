@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from src.data import bulk
 from src.data.claims import drop_claims, take_claims
-from src.data.driver import steady_plans
 from src.data.ledger_records import RecordRows
 from src.data.ledger_store import Payer, changes_of, lock_accounts, read_holds
 from src.data.ledger_tables import quotas, usage_records
@@ -78,7 +77,6 @@ async def apply_batch(
     The caller commits. With `again`, operations that an earlier transaction of unknown fate did commit are recognised
     and not applied twice.
     """
-    await steady_plans(connection)
     done = await _applied_before(connection, operations) if again else {}
     fresh = [operation for index, operation in enumerate(operations) if index not in done]
     given = iter(await _apply(connection, fresh))

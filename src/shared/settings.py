@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = Field("", alias="DATABASE_URL")
-    database_pool_size: int = Field(10, ge=1, le=200, alias="GATEWAY_DATABASE_POOL_SIZE")
+    database_pool_size: int = Field(10, ge=2, le=200, alias="GATEWAY_DATABASE_POOL_SIZE")
     redis_url: str | None = Field(None, alias="REDIS_URL")
 
     host: str = Field("127.0.0.1", alias="GATEWAY_HOST")

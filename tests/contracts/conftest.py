@@ -20,6 +20,7 @@ from src.data.engine import make_engine
 from src.data.group_commit import GroupCommitLedger
 from src.data.schema import migrate
 from src.data.unit_of_work import unit_of_work_opener
+from src.data.writer_connection import WriterConnection
 from src.domain.catalog.model import Usage
 from src.domain.identity.model import Tenant, User
 from src.domain.ledger.model import Account, Closed, Closing, HoldState, Record, Scope, UsageRecord
@@ -157,17 +158,17 @@ class LossyNetwork:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, losses: int = 0, after_commit: bool = False) -> None:
         self.losses = losses
         self.after_commit = after_commit
-        whole = AsyncConnection.commit
+        whole = WriterConnection.commit
 
-        async def commit(connection: AsyncConnection) -> None:
+        async def commit(writer: WriterConnection, connection: AsyncConnection) -> None:
             lost = self.losses > 0
             if self.after_commit or not lost:
-                await whole(connection)
+                await whole(writer, connection)
             if lost:
                 self.losses -= 1
                 raise Lost
 
-        monkeypatch.setattr(AsyncConnection, "commit", commit)
+        monkeypatch.setattr(WriterConnection, "commit", commit)
 
 
 @pytest.fixture(scope="session")

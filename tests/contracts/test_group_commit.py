@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import src.data.group_commit as group_commit
+from src.data.engine import is_sqlite, reading
 from src.data.group_commit import GroupCommitLedger
 from src.domain.catalog.model import Usage
 from src.domain.dialogs.model import AnswerEnded, MessagesAdded, MessageStatus
@@ -194,13 +197,36 @@ async def test_a_lone_operation_waits_for_no_company(sql: Backend, monkeypatch: 
     assert [delay_s for delay_s in delays_s if delay_s < shortest_patience_s] == []
 
 
-async def test_an_idle_writer_keeps_no_connection(sql: Backend) -> None:
+async def test_an_idle_writer_has_no_transaction_open(sql: Backend) -> None:
     user = await sql.rich_user(1000)
+    assert sql.engine is not None
     async with sql.ledger() as ledger:
         await spend(ledger, user)
         await asyncio.sleep(0.01)
-        assert sql.engine is not None
-        assert sql.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        if is_sqlite(sql.engine):
+            assert sql.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        else:
+            assert await asked(sql.engine, "SELECT count(*)", "state <> 'idle'") == 0
+
+
+@pytest.mark.parametrize("sql_opener", ["postgresql"], indirect=True)
+async def test_a_session_that_the_server_ends_is_not_missed(sql: Backend) -> None:
+    user = await sql.rich_user(1000)
+    assert sql.engine is not None
+    async with sql.ledger() as ledger:
+        for is_known_at_once in (False, True):
+            await spend(ledger, user)
+            assert await asked(sql.engine, "SELECT count(pg_terminate_backend(pid))", "true") > 0
+            await asyncio.sleep(0.05 * is_known_at_once)
+            await spend(ledger, user)
+
+
+async def asked(engine: AsyncEngine, what: str, where: str) -> int:
+    """Of the database's other sessions."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    async with reading(engine) as connection:
+        found: int = (await connection.execute(text(f"{what} {others} AND {where}"))).scalar_one()
+        return found
 
 
 async def test_a_new_process_goes_on_with_the_books(sql: Backend) -> None:
