@@ -124,7 +124,7 @@ class TestRealModel:
         for answer in (model.complete(request), anext(model.stream(request))):
             with pytest.raises(UpstreamFailed) as caught:
                 await answer
-            assert caught.value.kind is Failure.CALLER
+            assert caught.value.kind is Failure.CONTEXT_WINDOW
             assert "context" in caught.value.message
 
     async def test_several_are_served_at_once(self, model: ChatModel) -> None:

@@ -163,6 +163,8 @@ class Failure(StrEnum):
     CREDENTIALS = "credentials"
     UNKNOWN_MODEL = "unknown_model"
     UNSUPPORTED = "unsupported"
+    CONTEXT_WINDOW = "context_window"
+    RESTING = "resting"
     CALLER = "bad_request"
 
 

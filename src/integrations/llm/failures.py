@@ -32,8 +32,6 @@ _BY_STATUS = {
 
 _BY_NAME = {
     "invalid_request_error": Failure.CALLER,
-    "exceed_context_size_error": Failure.CALLER,
-    "context_length_exceeded": Failure.CALLER,
     "request_too_large": Failure.CALLER,
     "authentication_error": Failure.CREDENTIALS,
     "permission_error": Failure.CREDENTIALS,
@@ -57,11 +55,27 @@ _SENTENCES = {
     Failure.CREDENTIALS: "The provider refused the gateway's credentials: an operator must check them.",
     Failure.UNKNOWN_MODEL: "The provider does not know the model.",
     Failure.UNSUPPORTED: "The provider cannot do what was asked.",
+    Failure.CONTEXT_WINDOW: "The request is longer than the model's context window.",
     Failure.CALLER: "The provider refused the request.",
 }
 
+_FOR_THE_CALLER = (Failure.CALLER, Failure.CONTEXT_WINDOW)
+"""What the caller can mend, told in the provider's own words."""
+
 _OPERATORS_FAULT = re.compile(r"API_KEY_INVALID|api key not valid|api key expired|credit balance is too low", re.I)
 """Refusals with status 400 that are no mistake of the caller."""
+
+_CONTEXT_NAMES = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"})
+_CONTEXT_STATUSES = frozenset({None, 200, 400, 413, 422})
+_TOO_LONG = re.compile(
+    r"maximum (?:context|prompt|model) length|context length of only|prompt is too long|input is too long for"
+    r"|(?:exceed(?:s|ed)?|longer than) (?:the |its )?(?:model's |available |max(?:imum)? )*context"
+    r"|context (?:window|length|size|limit) (?:is |was )?exceed|token count\b.{0,60}\b(?:exceeds|supports up to)"
+    r"|input tokens exceed|exceeded model token limit|total number of tokens in the prompt cannot exceed"
+    r"|range of input length|`inputs` tokens|reduce the length of the messages",
+    re.I,
+)
+"""Providers' ways to say that prompt and answer do not fit into the model's context window."""
 
 _SECRET_OR_ADDRESS = re.compile(
     r"[a-z][a-z0-9+.-]*://\S+|\b(?:sk|pk|rk|gsk|xai)-[\w*.-]{6,}|\bAIza[\w-]{10,}|\bBearer\s+\S+", re.I
@@ -104,7 +118,7 @@ def refused(refusal: Refusal) -> UpstreamFailed:
     """The failure a refusal stands for. Only what the caller can mend is told in the provider's words."""
     kind = _kind_of_refusal(refusal)
     status = refusal.status if refusal.status != 200 else None
-    if kind is Failure.CALLER:
+    if kind in _FOR_THE_CALLER:
         return UpstreamFailed(kind, public_message(refusal.message) or _SENTENCES[kind], status=status)
     return failed_with(kind, status=status, retry_after_s=retry_after_s(refusal.headers or {}))
 
@@ -154,6 +168,8 @@ def _number(value: str | None) -> float | None:
 def _kind_of_refusal(refusal: Refusal) -> Failure:
     if refusal.status == 400 and _OPERATORS_FAULT.search(" ".join((refusal.message, *refusal.names))):
         return Failure.CREDENTIALS
+    if _is_about_the_context(refusal):
+        return Failure.CONTEXT_WINDOW
     if refusal.status is None or refusal.status < 300:
         named = (kind for name in refusal.names if (kind := _BY_NAME.get(name)) is not None)
         return next(named, Failure.SERVER)
@@ -161,6 +177,12 @@ def _kind_of_refusal(refusal: Refusal) -> Failure:
         return _BY_STATUS.get(refusal.status, Failure.SERVER)
     # Redirects and the rarer refusals (405, 406, 415) come from addresses that are not the API they should be.
     return _BY_STATUS.get(refusal.status, Failure.MALFORMED)
+
+
+def _is_about_the_context(refusal: Refusal) -> bool:
+    if refusal.status not in _CONTEXT_STATUSES:
+        return False
+    return not _CONTEXT_NAMES.isdisjoint(refusal.names) or _TOO_LONG.search(refusal.message) is not None
 
 
 def _kind_of(error: BaseException) -> Failure:
