@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-Finish = Literal["stop", "length", "tool_calls", "content_filter"]
+Finish = Literal["stop", "length", "tool_calls", "content_filter", "none"]
+"""Why an answer ends; `none` never says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class Answer:
     `finish` defaults to what fits. An answer longer than the request's output cap is cut at it and finishes with
     `length`, unless `ignores_cap`. `delay_s` passes before the first byte, `chunk_delay_s` before each content
     chunk after the first. With a `gate`, the answer waits for that event: before its first byte, or after
-    `gate_after` content chunks.
+    `gate_after` content chunks. Without `last_word`, a stream ends before its terminal event (Google has none).
     """
 
     text: str | None = None
@@ -62,6 +64,7 @@ class Answer:
     ignores_cap: bool = False
     gate: asyncio.Event | None = None
     gate_after: int | None = None
+    last_word: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +103,15 @@ class CutAfter:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Something that is no answer at all, as a misconfigured proxy sends it."""
+    """Something that is no answer at all, as a misconfigured proxy sends it.
+
+    `content_type` None is that of a proper answer.
+    """
 
     body: bytes = b"<html>not an API</html>"
-    content_type: str = "text/html"
+    content_type: str | None = "text/html"
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +132,59 @@ class ErrorEvent:
     answer: Answer = field(default_factory=Answer)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interject:
+    """After n content chunks of a stream, or before a whole body: `opening`, then `piece` so many times, or for ever.
+
+    Then the answer goes on. A keep-alive that never ends, a line of 100 MB and garbage between events are all this.
+    """
+
+    piece: bytes
+    times: int | None = None
+    every_s: float = 0.0
+    after: int = 1
+    opening: bytes = b""
+    answer: Answer = field(default_factory=Answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drip:
+    """The answer as it should be, a few bytes at a time; with `head`, its status line and headers too."""
+
+    size: int = 1
+    every_s: float = 0.02
+    head: bool = False
+    answer: Answer = field(default_factory=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class LyingLength:
+    """The answer under a content-length that says so many bytes `more` (or fewer); the connection stays open."""
+
+    more: int
+    answer: Answer = field(default_factory=Answer)
+
+
+def gzip_bomb(mib: int = 64) -> Garbage:
+    """Comments or blanks, so many MiB of them, in a thousandth of that."""
+    squeezed = gzip.compress(b":" + b" " * (mib * 1024 * 1024))
+    return Garbage(squeezed, content_type=None, headers={"content-encoding": "gzip"})
+
+
 Behaviour: TypeAlias = (
-    Answer | Usage | NoUsage | Fail | Hang | ResetBeforeAnswer | CutAfter | Garbage | MalformedChunk | ErrorEvent
+    Answer
+    | Usage
+    | NoUsage
+    | Fail
+    | Hang
+    | ResetBeforeAnswer
+    | CutAfter
+    | Garbage
+    | MalformedChunk
+    | ErrorEvent
+    | Interject
+    | Drip
+    | LyingLength
 )
 
 
@@ -137,7 +195,7 @@ def answer_of(behaviour: Behaviour) -> Answer:
             return behaviour
         case Usage() | NoUsage():
             return Answer(usage=behaviour)
-        case Hang() | CutAfter() | MalformedChunk() | ErrorEvent():
-            return behaviour.answer
         case Fail() | Garbage() | ResetBeforeAnswer():
             return Answer()
+        case _:
+            return behaviour.answer

@@ -27,15 +27,19 @@ from tests.support.behaviours import (
     Answer,
     Behaviour,
     CutAfter,
+    Drip,
     ErrorEvent,
     Fail,
     Garbage,
     Hang,
+    Interject,
+    LyingLength,
     MalformedChunk,
     NoUsage,
     ResetBeforeAnswer,
     ToolCall,
     Usage,
+    gzip_bomb,
 )
 from tests.support.recording import Recorded
 from tests.support.upstream_perform import EVENT_STREAM, JSON, Performance
@@ -45,10 +49,13 @@ __all__ = [
     "Answer",
     "Behaviour",
     "CutAfter",
+    "Drip",
     "ErrorEvent",
     "Fail",
     "Garbage",
     "Hang",
+    "Interject",
+    "LyingLength",
     "MalformedChunk",
     "NoUsage",
     "Recorded",
@@ -56,6 +63,7 @@ __all__ = [
     "ToolCall",
     "Upstream",
     "Usage",
+    "gzip_bomb",
 ]
 
 MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-5", "gemini-2.5-flash")

@@ -49,7 +49,7 @@ class AnthropicMessages:
         if plan.chunks:
             content.append({"type": "text", "text": plan.text, "citations": None})
         content += [_tool_use(plan, n, call, call.arguments) for n, call in enumerate(plan.tool_calls)]
-        message = _message(plan) | {"content": content, "stop_reason": _STOP_REASONS[plan.finish]}
+        message = _message(plan) | {"content": content, "stop_reason": _STOP_REASONS.get(plan.finish)}
         if plan.usage is not None:
             message["usage"] = usage_json(plan.usage)
         return message
@@ -73,14 +73,15 @@ class AnthropicMessages:
         for number, call in enumerate(plan.tool_calls):
             yield from _tool_events(plan, number, first_block + number, call)
         delta = {
-            "stop_reason": _STOP_REASONS[plan.finish],
+            "stop_reason": _STOP_REASONS.get(plan.finish),
             "stop_sequence": None,
             "stop_details": None,
             "container": None,
         }
         usage = {} if plan.usage is None else {"usage": _delta_usage(plan.usage)}
         yield _event("message_delta", delta=delta, **usage)
-        yield _event("message_stop")
+        if plan.last_word:
+            yield _event("message_stop")
 
     def error(self, status: int, message: str, code: str | None = None) -> dict[str, Any]:
         kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")

@@ -46,14 +46,14 @@ class GoogleGenerate:
     def whole(self, plan: Plan) -> dict[str, Any]:
         parts: list[dict[str, Any]] = [{"text": plan.text}] if plan.chunks else []
         parts += [_function_call(call) for call in plan.tool_calls]
-        return _reply(plan, parts, finish=_FINISH_REASONS[plan.finish], usage=_maybe(plan.usage))
+        return _reply(plan, parts, finish=_FINISH_REASONS.get(plan.finish), usage=_maybe(plan.usage))
 
     def replies(self, plan: Plan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The streamed answer as objects: one per content chunk, then what follows."""
         running = None if plan.usage is None else _prompt_usage(plan.usage)
         content = [_reply(plan, [{"text": text}], finish=None, usage=running) for text in plan.chunks]
         tail = [_reply(plan, [_function_call(call)], finish=None, usage=running) for call in plan.tool_calls]
-        last = _reply(plan, [{"text": ""}], finish=_FINISH_REASONS[plan.finish], usage=_maybe(plan.usage))
+        last = _reply(plan, [{"text": ""}], finish=_FINISH_REASONS.get(plan.finish), usage=_maybe(plan.usage))
         return content, [*tail, last]
 
     def frames(self, plan: Plan) -> Frames:

@@ -52,7 +52,7 @@ class OpenAIChat:
                 "index": index,
                 "message": message,
                 "logprobs": _logprobs(plan, plan.chunks),
-                "finish_reason": plan.finish,
+                "finish_reason": _said(plan),
             }
             for index in range(plan.asked.choices)
         ]
@@ -78,10 +78,11 @@ class OpenAIChat:
             for delta in _tool_deltas(plan, number, call):
                 yield _frame(plan, _choice(0, {"tool_calls": [delta]}))
         for index in _indexes(plan):
-            yield _frame(plan, _choice(index, {}, finish=plan.finish))
+            yield _frame(plan, _choice(index, {}, finish=_said(plan)))
         if _wants_usage(plan) and plan.usage is not None:
             yield _frame(plan, None, usage=usage_json(plan.usage))
-        yield b"data: [DONE]\n\n"
+        if plan.last_word:
+            yield b"data: [DONE]\n\n"
 
     def error(self, status: int, message: str, code: str | None = None) -> dict[str, Any]:
         kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
@@ -189,6 +190,10 @@ def _wants_usage(plan: Plan) -> bool:
 
 def _indexes(plan: Plan) -> range:
     return range(plan.asked.choices)
+
+
+def _said(plan: Plan) -> str | None:
+    return None if plan.finish == "none" else plan.finish
 
 
 def _logprobs(plan: Plan, tokens: tuple[str, ...]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -15,10 +16,13 @@ from tests.support.behaviours import (
     Answer,
     Behaviour,
     CutAfter,
+    Drip,
     ErrorEvent,
     Fail,
     Garbage,
     Hang,
+    Interject,
+    LyingLength,
     MalformedChunk,
     ResetBeforeAnswer,
     answer_of,
@@ -28,6 +32,8 @@ from tests.support.upstream_plan import Asked, Dialect, Plan, compact, make_plan
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON = "application/json"
+LONG_S = 30.0
+"""Longer than any test waits."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,8 +50,10 @@ class Performance:
             case Fail():
                 await asyncio.sleep(behaviour.delay_s)
                 return await self._fail(behaviour)
-            case Garbage(body=body, content_type=kind, status=status):
-                return await self._send(status, body, kind)
+            case Garbage(body=body, content_type=kind, status=status, headers=headers):
+                return await self._send(status, body, kind or self._content_type, headers)
+            case Drip() | LyingLength():
+                return await self._write_raw(behaviour)
             case ResetBeforeAnswer():
                 return self._reset()
             case Hang(seconds=seconds, after=after) if after is None or not self.asked.stream:
@@ -55,6 +63,10 @@ class Performance:
                 return await self._stream(behaviour)
             case _:
                 return await self._whole(behaviour)
+
+    @property
+    def _content_type(self) -> str:
+        return self.stream_type if self.asked.stream else JSON
 
     async def _fail(self, fail: Fail) -> web.StreamResponse:
         body = fail.body
@@ -76,8 +88,44 @@ class Performance:
             return await self._cut_body(payload, half)
         if isinstance(behaviour, MalformedChunk):
             return await self._send(200, half, JSON)
+        if isinstance(behaviour, Interject):
+            return await self._interrupted_body(payload, behaviour)
         await _pass_gate(answer, answer.gate_after)
         return await self._send(200, payload, JSON, answer.headers)
+
+    async def _interrupted_body(self, payload: bytes, interject: Interject) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": JSON})
+        await response.prepare(self.request)
+        await _interrupt(response, interject)
+        await response.write(payload)
+        return await self._end(response)
+
+    async def _write_raw(self, behaviour: Drip | LyingLength) -> web.StreamResponse:
+        """Past the server's own idea of a response. The connection ends with it."""
+        plan = make_plan(self.asked, behaviour.answer)
+        frames = self.dialect.frames(plan)
+        whole = compact(self.dialect.whole(plan)).encode()
+        body = b"".join((*frames.head, *frames.content, *frames.tail)) if self.asked.stream else whole
+        length = len(body) + (behaviour.more if isinstance(behaviour, LyingLength) else 0)
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {self._content_type}\r\ncontent-length: {length}\r\n\r\n".encode()
+        match behaviour:
+            case LyingLength():
+                self._write_bytes(head + body)
+                await asyncio.sleep(LONG_S)
+            case Drip(size=size, every_s=every_s, head=drips_head):
+                slow = head + body if drips_head else body
+                self._write_bytes(b"" if drips_head else head)
+                for at in range(0, len(slow), size):
+                    self._write_bytes(slow[at : at + size])
+                    await asyncio.sleep(every_s)
+        self.recorded.finished.set()
+        return self._close()
+
+    def _write_bytes(self, data: bytes) -> None:
+        transport: Any = self.request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        transport.write(data)
 
     async def _cut_body(self, payload: bytes, half: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": JSON, "content-length": str(len(payload))})
@@ -97,7 +145,11 @@ class Performance:
             await response.write(frame)
         for frame in frames.content[:stop_after]:
             await self._write_chunk(response, frame, answer)
-        if stop_after is not None:
+        if isinstance(behaviour, Interject):
+            await _interrupt(response, behaviour)
+            for frame in frames.content[stop_after:]:
+                await self._write_chunk(response, frame, answer)
+        elif stop_after is not None:
             return await self._misbehave(response, behaviour)
         for frame in frames.tail:
             await response.write(frame)
@@ -170,12 +222,19 @@ class Performance:
 
 def _stop_after(behaviour: Behaviour) -> int | None:
     match behaviour:
-        case CutAfter(chunks=after) | MalformedChunk(after=after) | ErrorEvent(after=after):
+        case CutAfter(chunks=after) | MalformedChunk(after=after) | ErrorEvent(after=after) | Interject(after=after):
             return after
         case Hang(after=after):
             return after
         case _:
             return None
+
+
+async def _interrupt(response: web.StreamResponse, interject: Interject) -> None:
+    await response.write(interject.opening)
+    for _ in itertools.count() if interject.times is None else range(interject.times):
+        await response.write(interject.piece)
+        await asyncio.sleep(interject.every_s)
 
 
 async def _pass_gate(answer: Answer, place: int | None) -> None:

@@ -48,6 +48,7 @@ class Plan:
     usage: Usage | None
     finish: Finish
     asked: Asked
+    last_word: bool
 
     @property
     def text(self) -> str:
@@ -98,6 +99,7 @@ def make_plan(asked: Asked, answer: Answer) -> Plan:
         usage=_usage_of(asked, answer, chunks),
         finish=_finish_of(answer, was_cut),
         asked=asked,
+        last_word=answer.last_word,
     )
 
 

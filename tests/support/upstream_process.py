@@ -32,6 +32,8 @@ BEHAVIOURS = (
     "Garbage",
     "MalformedChunk",
     "ErrorEvent",
+    "Drip",
+    "LyingLength",
 )
 
 
