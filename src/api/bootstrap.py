@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from src.data.unit_of_work import unit_of_work_opener
 from src.domain.catalog.ports import CatalogView
 from src.domain.catalog.use_cases import CatalogAdmin, CatalogFile, sync_files
 from src.domain.completion.answering import AnswerPorts
+from src.domain.completion.fallback import Routing
 from src.domain.completion.holding import HoldingPolicy
 from src.domain.completion.ports import ResponseCache, Upstreams
 from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
@@ -34,6 +36,9 @@ from src.domain.identity.model import Principal
 from src.domain.identity.ports import PasswordHasher, SecretHasher, TokenIssuer
 from src.domain.identity.sessions import SessionPorts, acting_admin, bootstrap_admin, check_bootstrap_key
 from src.domain.ledger.ports import Auditor
+from src.domain.routing.board import Board
+from src.domain.routing.breaker import LONGEST_OPEN_S, BreakerPolicy
+from src.domain.routing.retry import RetryBudget, RetryPolicy
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.integrations.cache.memory import MemoryCache
 from src.integrations.cache.redis import RedisCache
@@ -178,7 +183,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             open_reading=open_reading,
             catalog=snapshot,
             catalog_admin=CatalogAdmin(open_uow=open_uow, view=snapshot, clock=utc_now),
-            upstreams=completions.answers.upstreams,
+            upstreams=completions.answers.routing.upstreams,
             completions=completions,
             dialogs=dialogs,
             one_shot=OneShotPorts(
@@ -216,7 +221,7 @@ async def _completions(
     stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
     answers = AnswerPorts(
         ledger=ObservedLedger(writer, metrics),
-        upstreams=upstreams,
+        routing=_routing(settings, upstreams),
         meter=SplintrMeter(),
         clock=utc_now,
         total_timeout_s=settings.total_timeout_s,
@@ -224,6 +229,16 @@ async def _completions(
         holding=HoldingPolicy(lease_s=settings.hold_grace_s, least_output_tokens=settings.least_output_tokens),
     )
     return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper)
+
+
+def _routing(settings: Settings, upstreams: Upstreams) -> Routing:
+    retry = RetryPolicy(most=settings.retries, share=settings.retry_share)
+    breakers = BreakerPolicy(
+        most_in_a_row=settings.breaker_failures,
+        open_s=settings.breaker_open_s,
+        longest_open_s=max(settings.breaker_open_s, LONGEST_OPEN_S),
+    )
+    return Routing(upstreams=upstreams, board=Board(breakers), retry=retry, budget=RetryBudget(retry, time.monotonic()))
 
 
 def _sessions(settings: Settings, open_uow: OpenUnitOfWork, tokens: TokenIssuer, stack: AsyncExitStack) -> SessionPorts:

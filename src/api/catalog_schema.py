@@ -3,18 +3,31 @@
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, StrictBool, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from src.api.body import Body
 from src.api.moments import DayOrMoment
 from src.domain.catalog.model import (
     MAX_CHAIN,
+    MAX_DEPLOYMENTS,
+    CachePolicy,
     Capabilities,
     Chain,
+    ChainStrategy,
+    Deadlines,
+    Deployment,
     Lifecycle,
     Model,
     Price,
@@ -30,6 +43,10 @@ from src.shared.settings import PROVIDER_KEY_NAME
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=100_000_000)]
+Weight = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+MAX_CACHE_TTL_S = 30 * 86_400
 
 
 class Rates(Body):
@@ -94,6 +111,30 @@ class CapabilitiesBody(Body):
     tools: StrictBool = True
 
 
+class DeploymentBody(Body):
+    """Another place where a model can be called; without `upstream`, by the same name as at its own."""
+
+    provider: Name
+    upstream: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    weight: Weight = 1
+
+
+class DeadlinesBody(Body):
+    """Limits of one attempt, in seconds; None leaves them to the gateway's settings."""
+
+    connect_s: Seconds | None = None
+    first_event_s: Seconds | None = None
+    between_events_s: Seconds | None = None
+    total_s: Seconds | None = None
+
+
+class CacheBody(Body):
+    """For how long answers may be given again, and whether to the same user only."""
+
+    ttl_s: Annotated[float, Field(gt=0, le=MAX_CACHE_TTL_S)]
+    per_user: StrictBool = False
+
+
 class ModelBody(Body):
     """A model of a provider, under the name clients use."""
 
@@ -108,6 +149,10 @@ class ModelBody(Body):
     lifecycle: Lifecycle = Lifecycle.ACTIVE
     replacement: Name | None = None
     enabled: StrictBool = True
+    weight: Weight = 1
+    deployments: list[DeploymentBody] = Field(default_factory=list, max_length=MAX_DEPLOYMENTS)
+    deadlines: DeadlinesBody = DeadlinesBody()
+    cache: CacheBody | None = None
 
     @field_validator("output_reserve")
     @classmethod
@@ -143,7 +188,15 @@ class ModelBody(Body):
             lifecycle=self.lifecycle,
             replacement=self.replacement,
             enabled=self.enabled,
+            weight=self.weight,
+            deployments=tuple(self._deployment(each) for each in self.deployments),
+            deadlines=Deadlines(**self.deadlines.model_dump()),
+            cache=None if self.cache is None else CachePolicy(**self.cache.model_dump()),
         )
+
+    def _deployment(self, body: DeploymentBody) -> Deployment:
+        upstream = body.upstream or self.upstream or self.name
+        return Deployment(provider=body.provider, upstream=upstream, weight=body.weight)
 
 
 class ProviderBody(Body):
@@ -169,15 +222,46 @@ class ProviderBody(Body):
         return Provider(**self.model_dump())
 
 
-class ChainBody(Body):
-    """Models to try in order."""
+class ChainOptions(Body):
+    """Models to try, and which comes first. `weights`: one for each model of a weighted chain."""
+
+    models: list[Name] = Field(min_length=1, max_length=MAX_CHAIN)
+    strategy: ChainStrategy = ChainStrategy.ORDERED
+    weights: list[Weight] = Field(default_factory=list, max_length=MAX_CHAIN)
+    sticky: StrictBool = True
+
+    @model_validator(mode="after")
+    def _weights_belong(self) -> Self:
+        if self.weights and len(self.weights) != len(self.models):
+            raise ValueError("weights must be as many as models")
+        if self.weights and self.strategy is not ChainStrategy.WEIGHTED:
+            raise ValueError("weights need the strategy weighted")
+        return self
+
+    def named(self, name: str) -> Chain:
+        """The chain as the catalog keeps it, under that name."""
+        return Chain(
+            name=name,
+            models=tuple(self.models),
+            strategy=self.strategy,
+            weights=tuple(self.weights),
+            sticky=self.sticky,
+        )
+
+
+class ChainBody(ChainOptions):
+    """A chain with its name."""
 
     name: Name
-    models: list[Name] = Field(min_length=1, max_length=MAX_CHAIN)
 
     def to_domain(self) -> Chain:
         """The chain as the catalog keeps it."""
-        return Chain(name=self.name, models=tuple(self.models))
+        return self.named(self.name)
+
+
+def _as_options(value: Any) -> Any:
+    """A bare list of models is an ordered chain."""
+    return {"models": value} if isinstance(value, list) else value
 
 
 class ConfigFile(Body):
@@ -186,7 +270,7 @@ class ConfigFile(Body):
     dated: date | None = None
     providers: list[ProviderBody] = Field(default_factory=list)
     models: list[ModelBody] = Field(default_factory=list)
-    chains: dict[Name, list[Name]] = Field(default_factory=dict)
+    chains: dict[Name, Annotated[ChainOptions, BeforeValidator(_as_options)]] = Field(default_factory=dict)
 
 
 def read_catalog_file(path: Path) -> CatalogFile:
@@ -196,7 +280,7 @@ def read_catalog_file(path: Path) -> CatalogFile:
         return CatalogFile(
             providers=tuple(each.to_domain() for each in content.providers),
             models=tuple(each.to_domain() for each in content.models),
-            chains=tuple(ChainBody(name=name, models=models).to_domain() for name, models in content.chains.items()),
+            chains=tuple(options.named(name) for name, options in content.chains.items()),
         )
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Misconfigured(f"GATEWAY_CONFIG: {path} cannot be read: {error}") from None

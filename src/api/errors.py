@@ -19,6 +19,7 @@ from src.shared.errors import (
     NotAllowed,
     NotFound,
     ProvidersFailed,
+    ProvidersResting,
     ProvidersTimedOut,
     QuotaExceeded,
     RateLimited,
@@ -56,6 +57,7 @@ _TABLE: tuple[tuple[type[GatewayError], Told], ...] = (
     (QuotaExceeded, Told(402, (429, "insufficient_quota"), (402, "billing_error"), "insufficient_quota")),
     (RateLimited, Told(429, (429, "rate_limit_error"), (429, "rate_limit_error"), "rate_limit_exceeded")),
     (BodyTooLarge, Told(413, (413, "invalid_request_error"), (413, "request_too_large"))),
+    (ProvidersResting, Told(503, (503, "api_error"), (529, "overloaded_error"))),
     (ProvidersTimedOut, Told(504, (504, "api_error"), (504, "timeout_error"))),
     (ProvidersFailed, Told(502, (502, "api_error"), (502, "api_error"))),
     (Unavailable, Told(503, (503, "api_error"), (529, "overloaded_error"))),
@@ -120,7 +122,7 @@ def error_headers(error: GatewayError) -> Mapping[str, str]:
     """Whether and when to come back: SDKs retry 409, 429 and 5xx by themselves unless told not to."""
     if isinstance(error, _NEVER_RETRY):
         return {"x-should-retry": "false"}
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | ProvidersFailed) and error.retry_after_s is not None:
         return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
     return {}
 

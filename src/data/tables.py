@@ -15,10 +15,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     text,
+    true,
 )
 
 from src.data.types import EnumText, Id, JsonValue, UtcDateTime
-from src.domain.catalog.model import Lifecycle, ProviderKind
+from src.domain.catalog.model import ChainStrategy, Lifecycle, ProviderKind
 from src.domain.dialogs.model import DialogKind, MessageRole, MessageStatus
 from src.domain.identity.model import Role
 
@@ -128,6 +129,10 @@ models = Table(
     Column("lifecycle", EnumText(Lifecycle), nullable=False),
     Column("replacement", Text),
     Column("enabled", Boolean, nullable=False),
+    Column("weight", Integer, nullable=False, server_default="1"),
+    Column("deployments", JsonValue, nullable=False, server_default="[]"),
+    Column("deadlines", JsonValue, nullable=False, server_default="{}"),
+    Column("cache", JsonValue),
     Column("source", String(16), nullable=False),
 )
 
@@ -151,6 +156,9 @@ chains = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("models", JsonValue, nullable=False),
+    Column("strategy", EnumText(ChainStrategy), nullable=False, server_default="ordered"),
+    Column("weights", JsonValue, nullable=False, server_default="[]"),
+    Column("sticky", Boolean, nullable=False, server_default=true()),
     Column("source", String(16), nullable=False),
 )
 

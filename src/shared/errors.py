@@ -91,11 +91,23 @@ class ProvidersFailed(GatewayError):
 
     code = "provider_failed"
 
+    def __init__(
+        self, message: str, *, details: Mapping[str, Any] | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, details=details)
+        self.retry_after_s = retry_after_s
+
 
 class ProvidersTimedOut(ProvidersFailed):
     """The last thing that went wrong upstream was time."""
 
     code = "provider_timeout"
+
+
+class ProvidersResting(ProvidersFailed):
+    """All deployments have been failing and are not called for a moment; nothing was called or charged."""
+
+    code = "provider_resting"
 
 
 class Unavailable(GatewayError):

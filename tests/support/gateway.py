@@ -27,6 +27,10 @@ JWT_SECRET = "j" * 64
 PROVIDER_KEY = "sk-provider-secret-0123456789"
 
 
+FORGETFUL = {"GATEWAY_RETRIES": 0, "GATEWAY_RETRY_SHARE": 1, "GATEWAY_BREAKER_FAILURES": 0}
+"""One test's failures are not held against the next one's provider."""
+
+
 def gateway_environment(database_url: str, upstream: Upstream | None = None, **more: Any) -> dict[str, Any]:
     """Settings as an operator would write them, with every provider at the scripted upstream."""
     providers: dict[str, Any] = {}
@@ -47,6 +51,7 @@ def gateway_environment(database_url: str, upstream: Upstream | None = None, **m
         "GATEWAY_ENCRYPTION_KEY": ENCRYPTION_KEY,
         "GATEWAY_JWT_SECRET": JWT_SECRET,
         "GATEWAY_LOG_LEVEL": "WARNING",
+        **FORGETFUL,
         **providers,
         **more,
     }

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from src.domain.catalog.model import Catalog, Model, Price, Provider, ProviderKind, Route, Usage
 from src.domain.completion.answering import AnswerPorts
+from src.domain.completion.fallback import Routing
 from src.domain.completion.model import (
     Call,
     ChatMessage,
@@ -42,6 +43,8 @@ from src.domain.ledger.model import (
     UsageRecord,
 )
 from src.domain.ledger.quotas import Adjustment, QuotaKey
+from src.domain.routing.board import Board
+from src.domain.routing.retry import RetryBudget, RetryPolicy
 from src.shared.errors import NotFound
 from src.shared.money import Rate, rate_from_usd
 from src.shared.pages import Page, PageRequest
@@ -230,8 +233,14 @@ class FakeView:
         return None
 
 
+def make_routing(upstreams: FakeUpstreams, *, retries: int = 0, **given: Any) -> Routing:
+    """Without pauses; a dropped connection may be retried any number of times."""
+    retry = RetryPolicy(**{"most": retries, "first_pause_s": 0.0, "share": 1.0, **given})
+    return Routing(upstreams=upstreams, board=Board(), retry=retry, budget=RetryBudget(retry, 0.0))
+
+
 def answer_ports(ledger: FakeLedger, upstreams: FakeUpstreams, **given: Any) -> AnswerPorts:
-    base = {"ledger": ledger, "upstreams": upstreams, "meter": WordMeter(), "clock": lambda: NOW}
+    base = {"ledger": ledger, "routing": make_routing(upstreams), "meter": WordMeter(), "clock": lambda: NOW}
     return AnswerPorts(**{**base, "total_timeout_s": 5.0, **given})
 
 

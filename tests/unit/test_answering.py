@@ -453,7 +453,7 @@ async def test_a_count_that_breaks_leaves_nobody_waiting() -> None:
 async def test_a_chain_answers_with_the_model_that_works() -> None:
     fast, slow = make_model(), make_model(name="slow")
     scene = Scene(call=make_call(fast, slow, name="smart"))
-    scene.ports.answers.upstreams.models = {
+    scene.ports.answers.routing.upstreams.models = {
         "fast": ScriptedModel([UpstreamFailed(Failure.SERVER, "It failed.")]),
         "slow": ScriptedModel(answers("fine")),
     }

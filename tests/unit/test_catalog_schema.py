@@ -125,7 +125,7 @@ def test_prices_may_be_dated_and_tiered(read) -> None:
         ("providers: [{name: x, kind: telepathy}]", "providers.0.kind"),
         ("providers: [{name: x, kind: openai, base_url: 'file:///etc/passwd'}]", "providers.0.base_url"),
         ("providers: [{name: x, kind: openai, api_key_env: GATEWAY_JWT_SECRET}]", "providers.0.api_key_env"),
-        ("chains: {smart: []}", "models"),
+        ("chains: {smart: []}", "chains.smart.models"),
         ("chains: {smart: fast}", "chains.smart"),
         ("chains: {'a b': [fast]}", "chains.a b"),
     ],

@@ -5,7 +5,7 @@ from contextlib import aclosing
 import pytest
 
 from src.domain.catalog.model import Model
-from src.domain.completion.fallback import Trace, as_gateway_error, chain_events
+from src.domain.completion.fallback import ChainCall, Routing, Trace, as_gateway_error
 from src.domain.completion.model import (
     ChatRequest,
     Failure,
@@ -16,7 +16,8 @@ from src.domain.completion.model import (
     UpstreamFailed,
     UpstreamRequest,
 )
-from src.shared.errors import InvalidRequest, ProvidersFailed, ProvidersTimedOut
+from src.domain.routing.candidates import Candidate
+from src.shared.errors import InvalidRequest, ProvidersFailed, ProvidersResting, ProvidersTimedOut
 from tests.unit.support import (
     DONE,
     FakeUpstreams,
@@ -26,12 +27,14 @@ from tests.unit.support import (
     answers,
     make_catalog,
     make_model,
+    make_routing,
     user_says,
 )
 
 FAST, SLOW = make_model(), make_model(name="slow")
 STREAMED = user_says("how are you", stream=True)
-TECHNICAL = [kind for kind in Failure if kind not in (Failure.CALLER, Failure.UNSUPPORTED, Failure.DROPPED)]
+THE_CALLERS = (Failure.CALLER, Failure.UNSUPPORTED, Failure.CONTEXT_WINDOW)
+TECHNICAL = [kind for kind in Failure if kind not in (*THE_CALLERS, Failure.DROPPED)]
 
 
 def failed(kind: Failure, status: int | None = None) -> UpstreamFailed:
@@ -45,8 +48,20 @@ def scripted(**scripts: list[Step]) -> FakeUpstreams:
 async def run(
     upstreams: FakeUpstreams, trace: Trace, *models: Model, chat: ChatRequest = STREAMED, cap: int | None = None
 ) -> list[UpstreamEvent]:
-    providers = make_catalog().providers
-    return [event async for event in chain_events(models, providers, upstreams, chat, cap, trace)]
+    return [event async for event in calling(upstreams, trace, *models, chat=chat, cap=cap).events()]
+
+
+def calling(
+    upstreams: FakeUpstreams,
+    trace: Trace,
+    *models: Model,
+    chat: ChatRequest = STREAMED,
+    cap: int | None = None,
+    routing: Routing | None = None,
+) -> ChainCall:
+    provider = make_catalog().providers["openai"]
+    found = [Candidate(model=model, provider=provider) for model in models]
+    return ChainCall(found, chat, cap, trace, routing or make_routing(upstreams), total_s=5.0)
 
 
 def tried(trace: Trace) -> list[tuple[str, str]]:
@@ -149,7 +164,7 @@ async def test_a_provider_without_credentials_falls_through() -> None:
 
 async def test_an_attempt_is_noted_before_its_last_event_is_heard() -> None:
     trace = Trace()
-    events = chain_events((FAST,), make_catalog().providers, scripted(fast=answers("fine")), STREAMED, None, trace)
+    events = calling(scripted(fast=answers("fine")), trace, FAST).events()
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Finished):
@@ -160,7 +175,7 @@ async def test_an_attempt_is_noted_before_its_last_event_is_heard() -> None:
 async def test_an_attempt_that_is_left_is_noted() -> None:
     trace = Trace()
     upstreams = scripted(fast=[TextDelta("fi"), Gate()])
-    events = chain_events((FAST,), make_catalog().providers, upstreams, STREAMED, None, trace)
+    events = calling(upstreams, trace, FAST).events()
     async with aclosing(events):
         await anext(events)
     assert tried(trace) == [("fast", "cut_off")]
@@ -190,9 +205,9 @@ async def test_the_cap_of_the_hold_is_what_the_provider_is_told(
 
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [(kind, ProvidersFailed) for kind in TECHNICAL if kind is not Failure.TIMEOUT]
-    + [(Failure.DROPPED, ProvidersFailed), (Failure.TIMEOUT, ProvidersTimedOut)]
-    + [(Failure.CALLER, InvalidRequest), (Failure.UNSUPPORTED, InvalidRequest)],
+    [(kind, ProvidersFailed) for kind in TECHNICAL if kind not in (Failure.TIMEOUT, Failure.RESTING)]
+    + [(Failure.DROPPED, ProvidersFailed), (Failure.TIMEOUT, ProvidersTimedOut), (Failure.RESTING, ProvidersResting)]
+    + [(kind, InvalidRequest) for kind in THE_CALLERS],
 )
 def test_the_caller_is_told_in_our_words(kind: Failure, told: type[Exception]) -> None:
     error = as_gateway_error(failed(kind), 2)

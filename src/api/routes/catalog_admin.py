@@ -6,11 +6,13 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from src.api.catalog_schema import ChainBody, ModelBody, PriceBody, ProviderBody
+from src.api.container import Gateway
 from src.api.deps import GatewayDep, PlatformAdminDep, RequestId
 from src.api.native import NativeRoute, answer, everything
 from src.api.routes.models import model_shape
 from src.domain.catalog import use_cases
 from src.domain.catalog.model import Chain, Provider
+from src.domain.routing.candidates import deployment_key
 from src.shared.errors import NotFound
 
 router = APIRouter(prefix="/admin", tags=["catalog administration"], route_class=NativeRoute)
@@ -18,9 +20,9 @@ router = APIRouter(prefix="/admin", tags=["catalog administration"], route_class
 
 @router.get("/providers")
 async def list_providers(principal: PlatformAdminDep, gateway: GatewayDep) -> Response:
-    """All providers and whether they have what they need."""
-    providers = sorted(gateway.catalog.current().providers.items())
-    return everything([_provider(provider, gateway.upstreams.is_ready(provider)) for _, provider in providers])
+    """All providers, whether they have what they need, and how their deployments do, as this process sees it."""
+    providers = gateway.catalog.current().providers
+    return everything([_provider(providers[name], gateway) for name in sorted(providers)])
 
 
 @router.post("/providers", status_code=201)
@@ -29,7 +31,7 @@ async def put_provider(
 ) -> Response:
     """Add or replace a provider."""
     provider = await use_cases.put_provider(principal, body.to_domain(), gateway.catalog_admin, request_id)
-    return answer(_provider(provider, gateway.upstreams.is_ready(provider)), 201)
+    return answer(_provider(provider, gateway), 201)
 
 
 @router.get("/models")
@@ -89,7 +91,9 @@ async def delete_chain(name: str, principal: PlatformAdminDep, gateway: GatewayD
     return Response(status_code=204)
 
 
-def _provider(provider: Provider, ready: bool) -> dict[str, Any]:
+def _provider(provider: Provider, gateway: Gateway) -> dict[str, Any]:
+    models = gateway.catalog.current().models.values()
+    upstreams = {place.upstream for model in models for place in model.everywhere if place.provider == provider.name}
     return {
         "id": provider.name,
         "name": provider.name,
@@ -97,9 +101,28 @@ def _provider(provider: Provider, ready: bool) -> dict[str, Any]:
         "base_url": provider.base_url,
         "api_key_env": provider.api_key_env,
         "enabled": provider.enabled,
-        "ready": ready,
+        "ready": gateway.upstreams.is_ready(provider),
+        "deployments": [_deployment(provider, upstream, gateway) for upstream in sorted(upstreams)],
+    }
+
+
+def _deployment(provider: Provider, upstream: str, gateway: Gateway) -> dict[str, Any]:
+    health = gateway.completions.answers.routing.board.health(deployment_key(provider.name, upstream))
+    return {
+        "upstream": upstream,
+        "breaker": health.state.value,
+        "reason": health.reason,
+        "retry_in_s": health.retry_in_s,
+        "latency_ms": health.latency_ms,
     }
 
 
 def _chain(chain: Chain) -> dict[str, Any]:
-    return {"id": chain.name, "name": chain.name, "models": list(chain.models)}
+    return {
+        "id": chain.name,
+        "name": chain.name,
+        "models": list(chain.models),
+        "strategy": chain.strategy.value,
+        "weights": list(chain.weights),
+        "sticky": chain.sticky,
+    }

@@ -1,6 +1,7 @@
 """What can be called, natively and in the dialects' own shapes."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,8 +59,13 @@ def _names(principal: Principal, gateway: Gateway, *, ready_only: bool) -> Itera
         usable = [model for model in models if model is not None]
         if not usable or not principal.may_use_model(name):
             continue
-        if not ready_only or any(gateway.upstreams.is_ready(catalog.providers[model.provider]) for model in usable):
+        if not ready_only or any(is_available(model, gateway) for model in usable):
             yield name
+
+
+def is_available(model: Model, gateway: Gateway) -> bool:
+    """Whether a provider of it has what it needs to be called."""
+    return any(map(gateway.upstreams.is_ready, gateway.catalog.current().providers_of(model)))
 
 
 def _native(name: str, gateway: Gateway) -> dict[str, Any]:
@@ -86,14 +92,21 @@ def _native(name: str, gateway: Gateway) -> dict[str, Any]:
         "lifecycle": model.lifecycle.value,
         "replacement": model.replacement,
         "enabled": model.enabled,
-        "available": gateway.upstreams.is_ready(catalog.providers[model.provider]),
+        "available": is_available(model, gateway),
     }
 
 
 def model_shape(model: Model, gateway: Gateway) -> dict[str, Any]:
     """A model with all its prices, for administrators."""
     prices = [{**_price(price), "from": price.effective_from} for price in model.prices]
-    return {**_native(model.name, gateway), "prices": prices}
+    return {
+        **_native(model.name, gateway),
+        "prices": prices,
+        "weight": model.weight,
+        "deployments": [asdict(each) for each in model.deployments],
+        "deadlines": asdict(model.deadlines),
+        "cache": model.cache and asdict(model.cache),
+    }
 
 
 def _price(price: Price) -> dict[str, Any]:

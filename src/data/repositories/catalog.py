@@ -10,7 +10,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from src.data.repositories.base import Repository, row_of, values_of
 from src.data.tables import catalog_version, chains, models, prices, providers
-from src.domain.catalog.model import Capabilities, Catalog, Chain, Model, Price, Provider, Tier
+from src.domain.catalog.model import (
+    CachePolicy,
+    Capabilities,
+    Catalog,
+    Chain,
+    Deadlines,
+    Deployment,
+    Model,
+    Price,
+    Provider,
+    Tier,
+)
 from src.shared.ids import new_id
 from src.shared.money import Rate
 
@@ -34,7 +45,7 @@ class SqlCatalogRepository(Repository):
         return Catalog(
             providers={row.name: _provider_from(row) for row in provider_rows},
             models={row.name: _model_from(row, priced) for row in model_rows},
-            chains={row.name: Chain(name=row.name, models=tuple(row.models)) for row in chain_rows},
+            chains={row.name: _chain_from(row) for row in chain_rows},
         )
 
     async def version(self) -> int:
@@ -46,7 +57,13 @@ class SqlCatalogRepository(Repository):
 
     async def put_model(self, model: Model, *, source: str) -> None:
         values = {name: value for name, value in row_of(model).items() if name != "prices"}
-        if not await self._put(models, {**values, "capabilities": asdict(model.capabilities)}, source):
+        nested = {
+            "capabilities": asdict(model.capabilities),
+            "deployments": [asdict(each) for each in model.deployments],
+            "deadlines": asdict(model.deadlines),
+            "cache": model.cache and asdict(model.cache),
+        }
+        if not await self._put(models, values | nested, source):
             return
         replaced = delete(prices).where(prices.c.model == model.name)
         if source != ADMIN:
@@ -68,7 +85,8 @@ class SqlCatalogRepository(Repository):
         await self._write(insert(prices).values(**_price_row(model, price, ADMIN)))
 
     async def put_chain(self, chain: Chain, *, source: str) -> None:
-        await self._put(chains, {"name": chain.name, "models": list(chain.models)}, source)
+        values = row_of(chain) | {"models": list(chain.models), "weights": list(chain.weights)}
+        await self._put(chains, values, source)
 
     async def delete_chain(self, name: str) -> bool:
         gone = (await self._connection.execute(delete(chains).where(chains.c.name == name))).rowcount > 0
@@ -112,7 +130,16 @@ def _model_from(row: Row[Any], priced: Mapping[str, list[Price]]) -> Model:
     values = values_of(row)
     del values["source"]
     values["capabilities"] = Capabilities(**values["capabilities"])
+    values["deployments"] = tuple(Deployment(**each) for each in values["deployments"])
+    values["deadlines"] = Deadlines(**values["deadlines"])
+    values["cache"] = values["cache"] and CachePolicy(**values["cache"])
     return Model(**values, prices=tuple(priced.get(row.name, ())))
+
+
+def _chain_from(row: Row[Any]) -> Chain:
+    values = values_of(row)
+    del values["source"]
+    return Chain(**values | {"models": tuple(row.models), "weights": tuple(row.weights)})
 
 
 def _price_from(row: Row[Any]) -> Price:

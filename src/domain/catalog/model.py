@@ -1,6 +1,6 @@
 """Providers, models, prices and chains, and the arithmetic of what a call costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -114,11 +114,48 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A place where a model can be called: a provider (its address and key) and what the model is called there.
+
+    Calls are shared out by `weight`; of weight 0 it is called only when all others fail.
+    """
+
+    provider: str
+    upstream: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long one attempt may take, in seconds; None leaves it to the gateway's own limits.
+
+    To connect, from the call to a stream's first event, between its events, and in all.
+    """
+
+    connect_s: float | None = None
+    first_event_s: float | None = None
+    between_events_s: float | None = None
+    total_s: float | None = None
+
+
+PATIENT = Deadlines()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePolicy:
+    """Answers are kept for so many seconds, for whoever of the tenant (or only the same user) asks the same."""
+
+    ttl_s: float
+    per_user: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A row of the catalog. `name` is what clients call it, `upstream` what its provider does.
 
     `output_reserve`: output tokens that a call without a maximum of its own holds (and is capped at), and the step in
-    which long streams extend their hold; None: the model's maximum at once.
+    which long streams extend their hold; None: the model's maximum at once. `deployments` are other places where it can
+    be called at the same price; `weight` is that of its own. `cache` None: answers are cached only where asked for.
     """
 
     name: str
@@ -132,6 +169,15 @@ class Model:
     lifecycle: Lifecycle = Lifecycle.ACTIVE
     replacement: str | None = None
     enabled: bool = True
+    weight: int = 1
+    deployments: tuple[Deployment, ...] = ()
+    deadlines: Deadlines = PATIENT
+    cache: CachePolicy | None = None
+
+    @property
+    def everywhere(self) -> tuple[Deployment, ...]:
+        """All places where it can be called, its own first."""
+        return (Deployment(provider=self.provider, upstream=self.upstream, weight=self.weight), *self.deployments)
 
     def price_at(self, moment: datetime) -> Price:
         """The price in force: the latest that has begun. A model without prices is free."""
@@ -145,23 +191,41 @@ def _start(price: Price) -> float:
     return float("-inf") if price.effective_from is None else price.effective_from.timestamp()
 
 
+class ChainStrategy(StrEnum):
+    """Which model of a chain comes first; the others follow in the same order, should it fail."""
+
+    ORDERED = "ordered"
+    WEIGHTED = "weighted"
+    FASTEST = "fastest"
+    CHEAPEST = "cheapest"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """Models to try in order, under one public name."""
+    """Models to try under one public name. `weights` (one a model) share out the calls of a weighted chain; a `sticky`
+    one draws the same model for all turns of a conversation.
+    """
 
     name: str
     models: tuple[str, ...]
+    strategy: ChainStrategy = ChainStrategy.ORDERED
+    weights: tuple[int, ...] = ()
+    sticky: bool = True
 
 
 MAX_CHAIN = 8
+MAX_DEPLOYMENTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A public name resolved: the models to try, in order. Never empty."""
+    """A public name resolved: the models to try, in a chain's order. Never empty. See Chain for the rest."""
 
     name: str
     models: tuple[Model, ...]
+    strategy: ChainStrategy = ChainStrategy.ORDERED
+    weights: tuple[int, ...] = ()
+    sticky: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,24 +242,32 @@ class Catalog:
 
         Raises NotFound (`model_not_found`) for what is unknown, disabled or of a disabled provider.
         """
-        chain = self.chains.get(name)
-        names: Sequence[str] = chain.models if chain is not None else (name,)
-        models = tuple(model for each in names if (model := self.usable(each)) is not None)
+        chain = self.chains.get(name) or Chain(name=name, models=(name,))
+        weights = dict(zip(chain.models, chain.weights, strict=True)) if chain.weights else {}
+        models = tuple(model for each in chain.models if (model := self.usable(each)) is not None)
         if not models:
             raise NotFound(
                 f"The model {name[:200]!r} does not exist here or is switched off. GET /v1/models lists those that do.",
                 param="model",
                 code="model_not_found",
             )
-        return Route(name=name, models=models)
+        return Route(
+            name=name,
+            models=models,
+            strategy=chain.strategy,
+            weights=tuple(weights[model.name] for model in models if weights),
+            sticky=chain.sticky,
+        )
 
     def usable(self, name: str) -> Model | None:
-        """The model, where it and its provider are known and enabled."""
+        """The model, where it and a provider of it are known and enabled."""
         model = self.models.get(name)
-        if model is None or not model.enabled:
-            return None
-        provider = self.providers.get(model.provider)
-        return model if provider is not None and provider.enabled else None
+        return model if model is not None and model.enabled and self.providers_of(model) else None
+
+    def providers_of(self, model: Model) -> list[Provider]:
+        """The enabled providers where it can be called."""
+        found = (self.providers.get(place.provider) for place in model.everywhere)
+        return [provider for provider in found if provider is not None and provider.enabled]
 
     def name_or_default(self, name: str | None) -> str:
         """Raises InvalidRequest when no model is named and there is no default."""

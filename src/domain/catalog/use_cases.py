@@ -73,8 +73,10 @@ def _check(wanted: CatalogFile, catalog: Catalog) -> None:
     providers = {*catalog.providers, *(provider.name for provider in wanted.providers)}
     models = {**catalog.models, **{model.name: model for model in wanted.models}}
     for model in wanted.models:
-        if model.provider not in providers:
-            raise InvalidRequest(f"The model {model.name!r} names the provider {model.provider!r}, which is unknown.")
+        for place in model.everywhere:
+            if place.provider not in providers:
+                name = f"The model {model.name!r} names the provider {place.provider!r}"
+                raise InvalidRequest(f"{name}, which is unknown.")
     for chain in wanted.chains:
         check_chain(chain, replace(catalog, models=models))
 
@@ -94,8 +96,9 @@ async def put_model(principal: Principal, model: Model, admin: CatalogAdmin, req
     principal.require_platform_admin()
     async with admin.open_uow(principal.tenant_id) as uow:
         catalog = await uow.catalog.load()
-        if model.provider not in catalog.providers:
-            raise InvalidRequest(f"There is no provider {model.provider!r}.", param="provider")
+        unknown = [place.provider for place in model.everywhere if place.provider not in catalog.providers]
+        if unknown:
+            raise InvalidRequest(f"There is no provider {unknown[0]!r}.", param="provider")
         if model.name in catalog.chains:
             raise InvalidRequest(f"{model.name!r} is the name of a chain.", param="name")
         await uow.catalog.put_model(model, source=ADMIN)

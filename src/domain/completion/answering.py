@@ -6,10 +6,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from src.domain.catalog.model import Model, Provider, Usage
-from src.domain.completion.fallback import Trace, as_gateway_error, chain_events
+from src.domain.completion.fallback import ChainCall, Routing, Trace, as_gateway_error
 from src.domain.completion.holding import HoldingPolicy, Plan
 from src.domain.completion.lease import Lease, Noted
 from src.domain.completion.model import (
+    CacheUse,
     Call,
     Delivered,
     Delta,
@@ -21,11 +22,12 @@ from src.domain.completion.model import (
     UpstreamFailed,
     WireChunk,
 )
-from src.domain.completion.ports import TokenMeter, Upstreams
+from src.domain.completion.ports import TokenMeter
 from src.domain.completion.progress import Progress
 from src.domain.completion.settlement import closing_of, fault_of, is_plausible, usage_record
 from src.domain.ledger.model import CallStatus, Hold
 from src.domain.ledger.ports import Ledger
+from src.domain.routing.candidates import Candidate, can_do, candidates, sticky_word
 from src.shared.clock import Clock
 from src.shared.errors import GatewayError, ProvidersFailed, Unavailable
 from src.shared.money import MicroDollars
@@ -48,7 +50,7 @@ class AnswerPorts:
     """
 
     ledger: Ledger
-    upstreams: Upstreams
+    routing: Routing
     meter: TokenMeter
     clock: Clock
     total_timeout_s: float
@@ -66,6 +68,7 @@ class Answering:
         self.id = hold.id
         self.output_cap = plan.shrunk_cap(hold)
         self._upstream_cap = plan.upstream_cap(hold)
+        self._prompt_bound = plan.request.demand.prompt_tokens
         self._lease = Lease(
             hold,
             plan,
@@ -87,6 +90,7 @@ class Answering:
         self._broken: GatewayError | None = None
         self._listeners: set[asyncio.Future[None]] = set()
         self._followers = 0
+        self._is_detached = call.detached
         self._task: asyncio.Task[None] | None = None
         self._is_generating = False
         self._cancelled: _CutOff | None = None
@@ -117,6 +121,10 @@ class Answering:
             if self._task is not None and self._is_generating and self._task is not asyncio.current_task():
                 self._task.cancel()
 
+    def detach(self) -> None:
+        """From now on it goes on when nobody listens: others wait for its end."""
+        self._is_detached = True
+
     async def deltas(self, start: int = 0) -> AsyncGenerator[Delta]:
         """Deltas from the given position until the answer is settled.
 
@@ -134,7 +142,7 @@ class Answering:
                 await self._news()
         finally:
             self._followers -= 1
-            if not self._is_over and not self.call.detached and not self._followers:
+            if not self._is_over and not self._is_detached and not self._followers:
                 self.cancel()
 
     async def outcome(self) -> Outcome:
@@ -155,6 +163,11 @@ class Answering:
     def attempts(self) -> int:
         """Upstream calls so far, the one under way included."""
         return self._trace.begun
+
+    @property
+    def cache(self) -> CacheUse | None:
+        """What the response cache had for it: nothing, or it is off."""
+        return self.call.cache_use
 
     async def prompt_tokens(self) -> int:
         """Our own estimate of the prompt, for whoever must know it where or when the provider does not say.
@@ -257,15 +270,15 @@ class Answering:
         return error
 
     async def _listen(self) -> Finished | _CutOff:
-        excluded = self._lease.hold.excluded_models
-        events = chain_events(
-            [model for model in self.call.route.models if model.name not in excluded],
-            self._providers,
-            self._ports.upstreams,
+        chain = ChainCall(
+            await self._candidates(),
             self.call.chat,
             self._upstream_cap,
             self._trace,
+            self._ports.routing,
+            total_s=self._ports.total_timeout_s,
         )
+        events = chain.events()
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Finished):
@@ -277,6 +290,31 @@ class Answering:
                 if self._cancelled is not None:  # this very piece was more than can be paid for
                     return self._cancelled
         raise UpstreamFailed(Failure.MALFORMED, "The provider's answer had no end.")
+
+    async def _candidates(self) -> list[Candidate]:
+        """Where the call may go, best first: not where it cannot be paid for, nor where it cannot be done.
+
+        Where no model can do what is asked, all are left, for one of them to say so.
+        """
+        call = self.call
+        sticky = sticky_word(call.chat, call.dialog_id)
+        found = candidates(
+            call.route,
+            self._providers,
+            self._ports.routing.board,
+            stream=call.chat.stream,
+            sticky=sticky,
+            now=self._started_at,
+        )
+        paid = [each for each in found if each.model.name not in self._lease.hold.excluded_models]
+        able = [each for each in paid if can_do(each, call.chat)] or paid
+        return [each for each in able if await self._fits(each.model)] or able
+
+    async def _fits(self, model: Model) -> bool:
+        """Whether the prompt is within the model's window: counted where its upper bound is not."""
+        if len(self.call.route.models) == 1 or self._prompt_bound <= model.context_window:
+            return True
+        return await self._ports.meter.prompt_estimate(self.call.chat, model) <= model.context_window
 
     def _written_tokens(self) -> int:
         model = self._trace.answering
@@ -344,4 +382,5 @@ class Answering:
             ended_at=self._ports.clock(),
             deltas=self._deltas,
             output_cap=self.output_cap,
+            cache=self.cache,
         )

@@ -119,7 +119,7 @@ async def _at_model(model: Model, call: Call, plan: Plan, hold: Hold | None, por
     rates = price.rates_for(likely)
     return ModelEstimate(
         model=model,
-        is_available=answers.upstreams.is_ready(ports.catalog.current().providers[model.provider]),
+        is_available=any(map(answers.routing.upstreams.is_ready, ports.catalog.current().providers_of(model))),
         is_left_out=hold is not None and model.name in hold.excluded_models,
         input_tokens=likely,
         output_tokens_cap=sent,

@@ -181,12 +181,32 @@ class UpstreamFailed(Exception):
         self.retry_after_s = retry_after_s
 
 
+class CacheUse(StrEnum):
+    """What the response cache had for a call: its answer, that of an identical call under way, or none."""
+
+    HIT = "hit"
+    JOINED = "joined"
+    MISS = "miss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheWish:
+    """What a request wishes of the response cache. `on` None leaves it to the model.
+
+    With `fresh`, what is kept is replaced and not given.
+    """
+
+    on: bool | None = None
+    fresh: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer.
 
     `deltas` are the pieces in which it was delivered, `id` is its hold's. `output_cap` is what the quota shrank the
-    output to, `prompt_estimate` our own count of the prompt, where the call was to keep it.
+    output to, `prompt_estimate` our own count of the prompt, where the call was to keep it. `cache` is None where the
+    response cache was off.
     """
 
     id: UUID
@@ -205,6 +225,7 @@ class Outcome:
     deltas: Sequence[Delta] = ()
     output_cap: int | None = None
     prompt_estimate: int | None = None
+    cache: CacheUse | None = None
 
 
 def no_records(_: Outcome) -> Sequence[Record]:
@@ -218,7 +239,7 @@ class Call:
 
     `opening` commits with the hold, `noting` with each note of its progress, `closing` with the settlement. A detached
     call goes on when nobody listens. With `keeps_prompt_estimate`, the outcome tells what listeners were told of the
-    prompt before its usage was known.
+    prompt before its usage was known. `cache_use` is set where the response cache is on and had no answer.
     """
 
     principal: Principal
@@ -233,3 +254,5 @@ class Call:
     message_id: UUID | None = None
     detached: bool = False
     keeps_prompt_estimate: bool = False
+    cache: CacheWish = CacheWish()
+    cache_use: CacheUse | None = None

@@ -288,6 +288,7 @@ class Attempt:
     duration_ms: int
     status: int | None = None
     cost_micro_usd: int = 0
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

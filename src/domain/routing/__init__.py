@@ -1,0 +1,1 @@
+"""Which deployment of which model is tried, and when none should be."""
