@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from src.domain.catalog.model import Deadlines, Model
+from src.domain.catalog.model import PATIENT, Deadlines, Model
 from src.domain.completion.model import (
     ChatRequest,
     Failure,
@@ -131,7 +131,7 @@ class ChainCall:
         trace.begin()
         try:
             upstream = self._routing.upstreams.chat_model(model, candidate.provider)
-            async with aclosing(_in_time(_events_of(upstream, request), model.deadlines, self._chat.stream)) as events:
+            async with aclosing(_in_time(_events_of(upstream, request), request)) as events:
                 async for event in events:
                     if trace.answering is None:
                         trace.answering = model
@@ -220,10 +220,16 @@ async def _events_of(upstream: ChatModel, request: UpstreamRequest) -> AsyncGene
     raise UpstreamFailed(Failure.DROPPED, "The provider's stream ended before the answer did.")
 
 
-async def _in_time(
-    events: AsyncGenerator[UpstreamEvent], deadlines: Deadlines, stream: bool
+def _in_time(events: AsyncGenerator[UpstreamEvent], request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
+    """The same events, unless one is late by the model's own deadlines."""
+    deadlines = request.model.deadlines
+    return events if deadlines == PATIENT else _limited(events, deadlines, stream=request.chat.stream)
+
+
+async def _limited(
+    events: AsyncGenerator[UpstreamEvent], deadlines: Deadlines, *, stream: bool
 ) -> AsyncGenerator[UpstreamEvent]:
-    """The same events, unless one is late. A whole answer is silent until it is there: only its total counts."""
+    """A whole answer is silent until it is there: only its total counts."""
     began_s = time.monotonic()
     wait_s = deadlines.first_event_s if stream else None
     async with aclosing(events):
