@@ -12,6 +12,7 @@ from src.domain.identity.model import ApiKey, ApiKeyId, Session, Tenant, TenantI
 from src.domain.identity.ports import AuditEvent
 from src.domain.ledger.model import Account, AccountId, Entry, Hold, HoldId, QuotaId, UsageRecord
 from src.domain.ledger.quotas import Quota
+from src.domain.limits.model import RateLimit, RateLimitId
 from src.shared.pages import Page, PageRequest
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ class Store:
     holds: dict[HoldId, Hold] = field(default_factory=dict)
     entries: dict[UUID, Entry] = field(default_factory=dict)
     usage: dict[UUID, UsageRecord] = field(default_factory=dict)
+    limits: dict[RateLimitId, RateLimit] = field(default_factory=dict)
+    limits_version: dict[str, int] = field(default_factory=lambda: {"version": 0})
     claims: dict[UUID, Claimed] = field(default_factory=dict)
 
     def copy(self) -> "Store":

@@ -37,6 +37,7 @@ from src.shared.clock import Clock, utc_now
 from src.shared.errors import NotFound
 from src.shared.ids import new_id
 from tests.fake_claims import FakeClaims, end_claims, require_free, write_claim
+from tests.fake_limits import FakeRateLimits
 from tests.fake_repositories import FakeAccounts, FakeAuditLog, FakeCatalog, FakeDialogs, FakeDirectory, FakeIdentity
 from tests.fake_store import Store
 
@@ -286,6 +287,7 @@ class FakeUnitOfWork:
         self.directory = FakeDirectory(store)
         self.audit = FakeAuditLog(store)
         self.catalog = FakeCatalog(store)
+        self.limits = FakeRateLimits(store)
         self._tenant_id = tenant_id
 
     @property

@@ -28,6 +28,7 @@ from src.domain.ledger.model import (
 )
 from src.domain.ledger.periods import period_of
 from src.domain.ledger.quotas import Adjustment, LimitChange, QuotaKey
+from src.domain.limits.model import LimitScope, RateLimit, RateLimitId
 from src.shared.ids import new_id
 from src.shared.money import MicroDollars
 
@@ -171,6 +172,21 @@ def make_kept(claim: Claim, **given: Any) -> Kept:
     """A small whole answer."""
     base = {"claim_id": claim.id, "status": 200, "media_type": "application/json", "body": b'{"x":1}\x00\xff'}
     return Kept(**{**base, "headers": {"x-gateway-model": "fast"}, **given})
+
+
+def make_rate_limit(tenant: Tenant | None = None, **given: Any) -> RateLimit:
+    """A tenant's; nothing is limited yet."""
+    base = {
+        "id": RateLimitId(new_id()),
+        "scope": LimitScope.TENANT,
+        "scope_id": str(tenant.id if tenant else new_id()),
+        "tenant_id": tenant.id if tenant else None,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "parallel": None,
+        "updated_at": NOW,
+    }
+    return RateLimit(**{**base, **given})
 
 
 def make_usage_record(hold: Hold, **given: Any) -> UsageRecord:

@@ -17,10 +17,10 @@ from src.api.catalog_schema import read_catalog_file
 from src.api.container import Gateway
 from src.data import schema
 from src.data.auditor import SqlAuditor
-from src.data.catalog_snapshot import CatalogSnapshot
 from src.data.claims import forget_expired_claims
 from src.data.engine import make_engine
 from src.data.group_commit import GroupCommitLedger
+from src.data.snapshots import catalog_snapshot
 from src.data.unit_of_work import unit_of_work_opener
 from src.domain.catalog.ports import CatalogView
 from src.domain.catalog.use_cases import CatalogAdmin, CatalogFile, sync_files
@@ -145,7 +145,7 @@ async def prepare(settings: Settings) -> Prepared:
         await load_catalog(settings, open_uow)
         hasher = KeyedHasher(settings.encryption_key)
         made = await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
-        snapshot = CatalogSnapshot(open_uow, default_model=settings.default_model)
+        snapshot = catalog_snapshot(open_uow, default_model=settings.default_model)
         await snapshot.refresh()
     kept = settings.data_dir / SECRETS_FILE_NAME if settings.data_dir else None
     is_ours = settings.bootstrap_key is None or kept_secrets(kept).get(BOOTSTRAP_KEY) == settings.bootstrap_key
@@ -168,7 +168,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
         open_reading = unit_of_work_opener(engine, read_only=True)
         metrics = PrometheusMetrics()
-        snapshot = CatalogSnapshot(open_reading, default_model=settings.default_model)
+        snapshot = catalog_snapshot(open_reading, default_model=settings.default_model)
         await snapshot.start()
         stack.push_async_callback(snapshot.close)
         cache = _cache(settings, stack)

@@ -22,6 +22,7 @@ from src.data.types import EnumText, Id, JsonValue, UtcDateTime
 from src.domain.catalog.model import ChainStrategy, Lifecycle, ProviderKind
 from src.domain.dialogs.model import DialogKind, MessageRole, MessageStatus
 from src.domain.identity.model import Role
+from src.domain.limits.model import LimitScope
 
 metadata = MetaData(
     naming_convention={
@@ -162,11 +163,28 @@ chains = Table(
     Column("source", String(16), nullable=False),
 )
 
+# A version for each thing that replicas keep a snapshot of (data/repositories/versions.py).
 catalog_version = Table(
     "catalog_version",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("version", BigInteger, nullable=False),
+)
+
+# `scope_id` is an id, of a model its name; a model's limits belong to no tenant.
+rate_limits = Table(
+    "rate_limits",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("scope", EnumText(LimitScope), nullable=False),
+    Column("scope_id", Text, nullable=False),
+    Column("tenant_id", Id, ForeignKey("tenants.id")),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("parallel", BigInteger),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("scope", "scope_id"),
+    Index(None, "tenant_id", "id"),
 )
 
 # The head is no foreign key: messages point here already, and a circle helps nobody.

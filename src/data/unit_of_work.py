@@ -16,6 +16,7 @@ from src.data.repositories.catalog import SqlCatalogRepository
 from src.data.repositories.dialogs import SqlDialogRepository
 from src.data.repositories.directory import SqlDirectory
 from src.data.repositories.identity import SqlIdentityRepository
+from src.data.repositories.limits import SqlRateLimitRepository
 from src.domain.identity.model import TenantId
 from src.domain.unit_of_work import OpenUnitOfWork, UnitOfWork
 
@@ -77,6 +78,10 @@ class SqlUnitOfWork:
     @property
     def claims(self) -> SqlClaimRepository:
         return SqlClaimRepository(self._connection, self._tenant_id)
+
+    @property
+    def limits(self) -> SqlRateLimitRepository:
+        return SqlRateLimitRepository(self._connection)
 
     @property
     def audit(self) -> SqlAuditLog:

@@ -10,6 +10,7 @@ from src.domain.dialogs.ports import DialogRepository
 from src.domain.identity.model import TenantId
 from src.domain.identity.ports import AuditLog, Directory, IdentityRepository
 from src.domain.ledger.ports import AccountRepository
+from src.domain.limits.ports import RateLimitRepository
 
 
 class UnitOfWork(Protocol):
@@ -37,10 +38,16 @@ class UnitOfWork(Protocol):
     def claims(self) -> ClaimRepository: ...
 
     @property
+    def limits(self) -> RateLimitRepository: ...
+
+    @property
     def audit(self) -> AuditLog: ...
 
     async def commit(self) -> None: ...
 
 
 OpenUnitOfWork = Callable[[TenantId | None], AbstractAsyncContextManager[UnitOfWork]]
-"""Opens a unit of work of one tenant. With None (before a tenant is known): `directory`, `catalog`, `audit` only."""
+"""Opens a unit of work of one tenant.
+
+With None (before a tenant is known): `directory`, `catalog`, `limits`, `audit` only.
+"""

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, Table, delete, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from src.data.repositories.base import Repository, row_of, values_of
-from src.data.tables import catalog_version, chains, models, prices, providers
+from src.data.repositories.versions import CATALOG, raise_version, upsert, version_of
+from src.data.tables import chains, models, prices, providers
 from src.domain.catalog.model import (
     CachePolicy,
     Capabilities,
@@ -26,7 +26,6 @@ from src.shared.ids import new_id
 from src.shared.money import Rate
 
 ADMIN = "admin"
-THE_ROW = 1
 
 
 class SqlCatalogRepository(Repository):
@@ -49,8 +48,7 @@ class SqlCatalogRepository(Repository):
         )
 
     async def version(self) -> int:
-        statement = select(catalog_version.c.version).where(catalog_version.c.id == THE_ROW)
-        return (await self._connection.execute(statement)).scalar() or 0
+        return await version_of(self._connection, CATALOG)
 
     async def put_provider(self, provider: Provider, *, source: str) -> None:
         await self._put(providers, row_of(provider), source)
@@ -80,7 +78,9 @@ class SqlCatalogRepository(Repository):
             if price.effective_from is None
             else prices.c.effective_from == price.effective_from
         )
-        await self._raise_version()  # first: it makes whoever else changes the catalog wait, so that one price is left
+        await raise_version(
+            self._connection, CATALOG
+        )  # first: it makes whoever else changes the catalog wait, so that one price is left
         await self._connection.execute(delete(prices).where(prices.c.model == model, prices.c.source == ADMIN, same))
         await self._write(insert(prices).values(**_price_row(model, price, ADMIN)))
 
@@ -91,12 +91,12 @@ class SqlCatalogRepository(Repository):
     async def delete_chain(self, name: str) -> bool:
         gone = (await self._connection.execute(delete(chains).where(chains.c.name == name))).rowcount > 0
         if gone:
-            await self._raise_version()
+            await raise_version(self._connection, CATALOG)
         return gone
 
     async def _put(self, table: Table, values: Mapping[str, Any], source: str) -> bool:
         """Insert or replace; False where an admin's row stands in the way of a file's."""
-        statement = self._insert(table).values(**values, source=source)
+        statement = upsert(self._connection, table).values(**values, source=source)
         replacing = {name: statement.excluded[name] for name in (*values, "source") if name != "name"}
         guard = None if source == ADMIN else table.c.source != ADMIN
         done = await self._write(
@@ -104,20 +104,8 @@ class SqlCatalogRepository(Repository):
         )
         if not done.rowcount:
             return False
-        await self._raise_version()
+        await raise_version(self._connection, CATALOG)
         return True
-
-    async def _raise_version(self) -> None:
-        first = self._insert(catalog_version).values(id=THE_ROW, version=1)
-        await self._connection.execute(
-            first.on_conflict_do_update(
-                index_elements=[catalog_version.c.id], set_={"version": catalog_version.c.version + 1}
-            )
-        )
-
-    def _insert(self, table: Table) -> Any:
-        """An insert that knows ON CONFLICT."""
-        return sqlite.insert(table) if self._connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def _provider_from(row: Row[Any]) -> Provider:
