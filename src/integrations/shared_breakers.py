@@ -51,7 +51,7 @@ class SharedBreakers:
 
     def start(self) -> None:
         """Begin to exchange."""
-        self._board.on_change = self._changed
+        self._board.tell(self._changed)
         self._task = asyncio.create_task(self._exchange_for_ever(), name="shared breakers")
 
     async def close(self) -> None:

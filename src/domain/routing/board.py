@@ -47,15 +47,12 @@ class Health:
 
 HEALTHY = Health(state=BreakerState.CLOSED)
 
-Opened = Callable[[str, float, Failure], None]
-"""Told of a deployment whose breaker has opened, for so many seconds; with 0 that it closed."""
-
-
-def _nobody(_deployment: str, _for_s: float, _reason: Failure) -> None: ...
+Changed = Callable[[str, float, Failure], None]
+"""Told of a deployment whose breaker has opened, and for how many seconds; with 0 that it closed."""
 
 
 class Board:
-    """Breakers and latencies of all deployments, by their keys. `on_change` hears of breakers that open and close."""
+    """Breakers and latencies of all deployments, by their keys."""
 
     def __init__(
         self,
@@ -66,7 +63,11 @@ class Board:
         self._policy = policy or BreakerPolicy()
         self._clock = clock
         self._standings: dict[str, Standing] = {}
-        self.on_change: Opened = _nobody
+        self._listeners: list[Changed] = []
+
+    def tell(self, listener: Changed) -> None:
+        """Tell this listener, too, of every breaker that opens or closes here."""
+        self._listeners.append(listener)
 
     def admits(self, deployment: str) -> bool:
         """Whether a call would be let through now; `admit` decides."""
@@ -93,7 +94,7 @@ class Board:
         reason = breaker.reason
         breaker.succeeded(self._clock())
         if reason is not None:
-            self.on_change(deployment, 0.0, reason)
+            self._changed(deployment, 0.0, reason)
 
     def failed(self, deployment: str, failure: UpstreamFailed) -> None:
         """A call failed."""
@@ -101,7 +102,7 @@ class Board:
         breaker = self._standing(deployment).breaker
         before_s = breaker.retry_at_s
         if breaker.failed(now_s, failure) and breaker.retry_at_s > before_s:
-            self.on_change(deployment, breaker.retry_at_s - now_s, failure.kind)
+            self._changed(deployment, breaker.retry_at_s - now_s, failure.kind)
 
     def left(self, deployment: str) -> None:
         """A call was given up by whoever made it."""
@@ -136,6 +137,10 @@ class Board:
             retry_in_s=None if state is BreakerState.CLOSED else self.retry_in_s(deployment),
             latency_ms=round(recent[0].seconds * 1000) if recent else None,
         )
+
+    def _changed(self, deployment: str, for_s: float, reason: Failure) -> None:
+        for listener in self._listeners:
+            listener(deployment, for_s, reason)
 
     def _standing(self, deployment: str) -> Standing:
         standing = self._standings.get(deployment)
