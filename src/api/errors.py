@@ -9,7 +9,9 @@ from typing import Any
 from starlette.responses import Response
 
 from src.api.json import dumps
+from src.api.rate_headers import rate_headers
 from src.domain.completion.idempotency import KeyReused
+from src.domain.limits.model import LimitName, LimitReached
 from src.shared.errors import (
     BodyTooLarge,
     Conflict,
@@ -87,7 +89,7 @@ def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> dict[s
         case Dialect.OPENAI:
             code = row.openai_code or error.specific_code
             told_more = {"details": error.details} if error.details else {}
-            words = {"message": error.message, "type": row.openai[1], "param": error.param, "code": code}
+            words = {"message": error.message, "type": _openai_type(error), "param": error.param, "code": code}
             return {"error": words | told_more}
         case Dialect.ANTHROPIC:
             inner = {"type": row.anthropic[1], "message": error.message}
@@ -118,13 +120,24 @@ def status_of(error: GatewayError, dialect: Dialect) -> int:
             return row.native
 
 
-def error_headers(error: GatewayError) -> Mapping[str, str]:
+def _openai_type(error: GatewayError) -> str:
+    """OpenAI's type of a rate limit is what is limited."""
+    if isinstance(error, LimitReached):
+        return "tokens" if error.bucket.name is LimitName.TOKENS else "requests"
+    return told(error).openai[1]
+
+
+def error_headers(error: GatewayError, dialect: Dialect = Dialect.NATIVE) -> Mapping[str, str]:
     """Whether and when to come back: SDKs retry 409, 429 and 5xx by themselves unless told not to."""
     if isinstance(error, _NEVER_RETRY):
         return {"x-should-retry": "false"}
-    if isinstance(error, RateLimited | ProvidersFailed) and error.retry_after_s is not None:
-        return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
-    return {}
+    if not isinstance(error, RateLimited):
+        return {}
+    wait_ms = max(1, math.ceil(error.retry_after_s * 1000))
+    headers = {"retry-after": str(math.ceil(wait_ms / 1000)), "retry-after-ms": str(wait_ms)}
+    if isinstance(error, LimitReached):
+        headers |= rate_headers(error.levels, anthropic=dialect is Dialect.ANTHROPIC)
+    return headers
 
 
 def error_response(error: GatewayError, dialect: Dialect, request_id: str) -> Response:
@@ -133,5 +146,5 @@ def error_response(error: GatewayError, dialect: Dialect, request_id: str) -> Re
         dumps(error_body(error, dialect, request_id)),
         status_code=status_of(error, dialect),
         media_type="application/json",
-        headers=dict(error_headers(error)),
+        headers=dict(error_headers(error, dialect)),
     )

@@ -71,9 +71,9 @@ class QuotaExceeded(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """Too many calls in too little time."""
+    """Too many calls in too little time, or at the same time."""
 
-    code = "rate_limited"
+    code = "rate_limit_exceeded"
 
     def __init__(self, message: str, *, retry_after_s: float, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, details=details)

@@ -41,7 +41,7 @@ TABLE: list[tuple[GatewayError, tuple[int, str], tuple[int, str], tuple[int, str
     (UNKNOWN_MODEL, (404, "model_not_found"), (404, "invalid_request_error"), (404, "not_found_error")),
     (Conflict("Taken."), (409, "conflict"), (409, "conflict_error"), (409, "conflict_error")),
     (EXHAUSTED, (402, "insufficient_quota"), (429, "insufficient_quota"), (402, "billing_error")),
-    (LIMITED, (429, "rate_limited"), (429, "rate_limit_error"), (429, "rate_limit_error")),
+    (LIMITED, (429, "rate_limit_exceeded"), (429, "rate_limit_error"), (429, "rate_limit_error")),
     (
         BodyTooLarge("Too large."),
         (413, "request_too_large"),
@@ -123,9 +123,13 @@ def test_what_a_retry_cannot_mend_is_not_retried(error: GatewayError) -> None:
     assert error_headers(error) == {"x-should-retry": "false"}
 
 
-@pytest.mark.parametrize(("wait_s", "seconds"), [(0, "1"), (0.2, "1"), (1.0, "1"), (1.2, "2"), (59.01, "60")])
-def test_a_rate_limit_says_when_it_is_worth_to_come_back(wait_s: float, seconds: str) -> None:
-    assert error_headers(RateLimited("Slow down.", retry_after_s=wait_s)) == {"retry-after": seconds}
+@pytest.mark.parametrize(
+    ("wait_s", "seconds", "milliseconds"),
+    [(0, "1", "1"), (0.2, "1", "200"), (1.0, "1", "1000"), (1.2, "2", "1200"), (59.0101, "60", "59011")],
+)
+def test_a_rate_limit_says_when_it_is_worth_to_come_back(wait_s: float, seconds: str, milliseconds: str) -> None:
+    error = RateLimited("Slow down.", retry_after_s=wait_s)
+    assert error_headers(error) == {"retry-after": seconds, "retry-after-ms": milliseconds}
 
 
 @pytest.mark.parametrize("error", [FAILED, UNKNOWN_MODEL, Unavailable("Draining.")])

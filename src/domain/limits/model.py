@@ -132,8 +132,6 @@ class Taking:
 class LimitReached(RateLimited):
     """A bucket of the call has too little left. `levels` are those of all its buckets."""
 
-    code = "rate_limit_exceeded"
-
     def __init__(self, levels: Sequence[Level]) -> None:
         self.levels = levels
         worst = max(levels, key=lambda level: level.wait_s)

@@ -1,11 +1,11 @@
 """What keeps rate limits, and what counts against them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 from uuid import UUID
 
 from src.domain.identity.model import TenantId
-from src.domain.limits.model import Bucket, LimitScope, RateLimit, RateLimitId, RateLimits, Taking
+from src.domain.limits.model import Bucket, LimitName, LimitScope, RateLimit, RateLimitId, RateLimits, Taking
 from src.shared.pages import Page, PageRequest
 
 
@@ -16,8 +16,11 @@ class RateLimitRepository(Protocol):
 
     async def version(self) -> int: ...
 
-    async def put(self, limit: RateLimit) -> RateLimit:
-        """Make it, or replace what the same scope had; that keeps its id."""
+    async def put(self, limit: RateLimit, changed: Collection[LimitName] = tuple(LimitName)) -> RateLimit:
+        """Make it, or change these limits of what the same scope has, which keeps its id. Returns what there is then.
+
+        Raises NotFound for a tenant that is not there.
+        """
         ...
 
     async def get(self, limit_id: RateLimitId) -> RateLimit | None: ...
