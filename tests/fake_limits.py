@@ -1,9 +1,10 @@
 """Rate limits in memory."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from src.domain.identity.model import TenantId
-from src.domain.limits.model import LimitScope, RateLimit, RateLimitId, RateLimits
+from src.domain.limits.model import LimitName, LimitScope, RateLimit, RateLimitId, RateLimits
 from src.shared.errors import NotFound
 from src.shared.pages import Page, PageRequest
 from tests.fake_store import Store, page_of
@@ -19,11 +20,12 @@ class FakeRateLimits:
     async def version(self) -> int:
         return self.store.limits_version["version"]
 
-    async def put(self, limit: RateLimit) -> RateLimit:
+    async def put(self, limit: RateLimit, changed: Collection[LimitName] = tuple(LimitName)) -> RateLimit:
         if limit.tenant_id is not None and limit.tenant_id not in self.store.tenants:
             raise NotFound("No such tenant.")
         had = await self.find(limit.scope, limit.scope_id)
-        put = limit if had is None else replace(limit, id=had.id)
+        changes = {name.value: getattr(limit, name.value) for name in changed}
+        put = limit if had is None else replace(had, updated_at=limit.updated_at, **changes)
         self.store.limits[put.id] = put
         self.store.limits_version["version"] += 1
         return put

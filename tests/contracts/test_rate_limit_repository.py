@@ -60,6 +60,15 @@ async def test_a_scope_has_one_row_that_keeps_its_id(backend: Backend) -> None:
     assert rows == [replace(changed, id=first.id)]
 
 
+async def test_only_what_is_named_is_changed(backend: Backend) -> None:
+    tenant = await a_tenant(backend)
+    (first,) = await put(backend, make_rate_limit(tenant, parallel=4, tokens_per_minute=100))
+    named = make_rate_limit(tenant, requests_per_minute=7, parallel=None, updated_at=LATER)
+    async with backend.open_uow(None) as uow:
+        found = await uow.limits.put(named, (LimitName.REQUESTS, LimitName.PARALLEL))
+    assert found == replace(first, requests_per_minute=7, parallel=None, updated_at=LATER)
+
+
 async def test_every_change_raises_the_version(backend: Backend) -> None:
     tenant = await a_tenant(backend)
     versions = [await version(backend)]

@@ -1,5 +1,6 @@
 """Rate limits of all scopes."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row, delete, select
@@ -8,7 +9,7 @@ from src.data.repositories.base import Repository, row_of, values_of
 from src.data.repositories.versions import RATE_LIMITS, raise_version, upsert, version_of
 from src.data.tables import rate_limits
 from src.domain.identity.model import TenantId
-from src.domain.limits.model import LimitScope, RateLimit, RateLimitId, RateLimits
+from src.domain.limits.model import LimitName, LimitScope, RateLimit, RateLimitId, RateLimits
 from src.domain.limits.ports import RateLimitRepository
 from src.shared.errors import NotFound
 from src.shared.pages import Page, PageRequest
@@ -23,14 +24,14 @@ class SqlRateLimitRepository(Repository, RateLimitRepository):
     async def version(self) -> int:
         return await version_of(self._connection, RATE_LIMITS)
 
-    async def put(self, limit: RateLimit) -> RateLimit:
+    async def put(self, limit: RateLimit, changed: Collection[LimitName] = tuple(LimitName)) -> RateLimit:
         statement = upsert(self._connection, rate_limits).values(**row_of(limit))
-        changed = ("requests_per_minute", "tokens_per_minute", "parallel", "updated_at")
+        names = (*(name.value for name in changed), "updated_at")
         await raise_version(self._connection, RATE_LIMITS)
         await self._write(
             statement.on_conflict_do_update(
                 index_elements=[rate_limits.c.scope, rate_limits.c.scope_id],
-                set_={name: statement.excluded[name] for name in changed},
+                set_={name: statement.excluded[name] for name in names},
             )
         )
         found = await self.find(limit.scope, limit.scope_id)

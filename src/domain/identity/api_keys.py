@@ -9,6 +9,7 @@ from src.domain.identity.model import KEY_PREFIX, ApiKey, ApiKeyId, Principal, T
 from src.domain.identity.ports import SecretHasher
 from src.domain.identity.rules import existing, name_of, require_rank_of
 from src.domain.ledger.model import Scope
+from src.domain.limits.model import LimitScope
 from src.domain.unit_of_work import OpenUnitOfWork, UnitOfWork
 from src.shared.clock import Clock
 from src.shared.errors import Conflict, InvalidRequest, NotAllowed, NotFound
@@ -188,9 +189,10 @@ async def _require_no_broader(
         raise NotAllowed("This API key expires; it reaches only keys that expire no later.")
     async with open_uow(principal.tenant_id) as uow:
         quotas = await uow.accounts.quotas_of([(Scope.API_KEY, own.id)])
-    if quotas:
-        # With another key it could spend past its quota.
-        raise NotAllowed("This API key has a quota of its own; use another credential for other keys.")
+        rate_limit = await uow.limits.find(LimitScope.API_KEY, str(own.id))
+    if quotas or rate_limit:
+        # With another key it could do more than its own allows.
+        raise NotAllowed("This API key has a quota or rate limit of its own; use another credential for other keys.")
 
 
 def _check_models(models: tuple[str, ...] | None) -> None:
