@@ -131,7 +131,7 @@ def error_headers(error: GatewayError, dialect: Dialect = Dialect.NATIVE) -> Map
     """Whether and when to come back: SDKs retry 409, 429 and 5xx by themselves unless told not to."""
     if isinstance(error, _NEVER_RETRY):
         return {"x-should-retry": "false"}
-    if not isinstance(error, RateLimited):
+    if not isinstance(error, RateLimited | ProvidersFailed) or error.retry_after_s is None:
         return {}
     wait_ms = max(1, math.ceil(error.retry_after_s * 1000))
     headers = {"retry-after": str(math.ceil(wait_ms / 1000)), "retry-after-ms": str(wait_ms)}
