@@ -22,14 +22,15 @@ from src.data.engine import make_engine
 from src.data.group_commit import GroupCommitLedger
 from src.data.snapshots import catalog_snapshot
 from src.data.unit_of_work import unit_of_work_opener
+from src.domain.catalog.model import CachePolicy
 from src.domain.catalog.ports import CatalogView
 from src.domain.catalog.use_cases import CatalogAdmin, CatalogFile, sync_files
 from src.domain.completion.answering import AnswerPorts
+from src.domain.completion.caching import AnswerCache, SharedAnswers
 from src.domain.completion.fallback import Routing
 from src.domain.completion.holding import HoldingPolicy
 from src.domain.completion.ports import ResponseCache, Upstreams
 from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
-from src.domain.dialogs.one_shot import Flights, OneShotPorts
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
 from src.domain.identity.model import Principal
@@ -49,9 +50,15 @@ from src.integrations.llm.builtin_server import BuiltinServer
 from src.integrations.llm.compatible_servers import STANDARD_PROVIDERS
 from src.integrations.llm.token_meter import SplintrMeter
 from src.integrations.password_hashing import Argon2Passwords
-from src.integrations.redis_client import make_redis
+from src.integrations.redis_client import GuardedRedis, make_redis
 from src.integrations.secret_hashing import KeyedHasher, Purpose
-from src.integrations.telemetry import ObservedLedger, ObservedUpstreams, PrometheusMetrics
+from src.integrations.telemetry import (
+    ObservedAnswers,
+    ObservedCache,
+    ObservedLedger,
+    ObservedUpstreams,
+    PrometheusMetrics,
+)
 from src.shared.clock import Clock, utc_now
 from src.shared.errors import InvalidRequest, Misconfigured
 from src.shared.settings import BOOTSTRAP_KEY, SECRETS_FILE_NAME, Settings, kept_secrets
@@ -171,11 +178,11 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         snapshot = catalog_snapshot(open_reading, default_model=settings.default_model)
         await snapshot.start()
         stack.push_async_callback(snapshot.close)
-        cache = _cache(settings, stack)
+        redis = _redis(settings, stack)
         tokens = JwtTokens(_jwt_settings(settings))
         stack.push_async_callback(tokens.close)
         sessions = _sessions(settings, open_uow, tokens, stack)
-        completions = await _completions(settings, engine, snapshot, metrics, stack)
+        completions = await _completions(settings, engine, snapshot, redis, metrics, stack)
         dialogs = DialogPorts(open_uow=open_uow, open_reading=open_reading, catalog=snapshot, clock=utc_now)
         yield Gateway(
             authenticator=Authenticator(open_uow, tokens, hasher, utc_now, open_reading=open_reading),
@@ -186,13 +193,6 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             upstreams=completions.answers.routing.upstreams,
             completions=completions,
             dialogs=dialogs,
-            one_shot=OneShotPorts(
-                dialogs=dialogs,
-                completions=completions,
-                cache=cache,
-                cache_ttl_s=settings.cache_ttl_s,
-                flights=Flights(),
-            ),
             passwords=sessions.passwords,
             hasher=hasher,
             sessions=sessions,
@@ -200,13 +200,18 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             metrics=metrics,
             is_migrated=lambda: schema.is_migrated(engine),
             check_database=lambda: _ask(engine),
-            cache_state=lambda: "redis" if isinstance(cache, RedisCache) and not cache.is_away else "memory",
+            cache_state=lambda: "memory" if redis is None or redis.is_away else "redis",
             version=VERSION,
         )
 
 
 async def _completions(
-    settings: Settings, engine: AsyncEngine, catalog: CatalogView, metrics: PrometheusMetrics, stack: AsyncExitStack
+    settings: Settings,
+    engine: AsyncEngine,
+    catalog: CatalogView,
+    redis: GuardedRedis | None,
+    metrics: PrometheusMetrics,
+    stack: AsyncExitStack,
 ) -> CompletionPorts:
     """The ledger's writer and sweeper, the providers, and the keeper that drains before any of them is closed."""
     writer = GroupCommitLedger(engine, clock=utc_now)
@@ -218,7 +223,6 @@ async def _completions(
     stack.push_async_callback(_cancelled, sweeper)
     keeper = TaskKeeper(most=settings.max_parallel_answers)
     metrics.watch_running(lambda: len(keeper.running))
-    stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
     answers = AnswerPorts(
         ledger=ObservedLedger(writer, metrics),
         routing=_routing(settings, upstreams),
@@ -228,7 +232,9 @@ async def _completions(
         progress_s=settings.progress_s,
         holding=HoldingPolicy(lease_s=settings.hold_grace_s, least_output_tokens=settings.least_output_tokens),
     )
-    return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper)
+    cache = _cache(settings, answers, keeper, redis, metrics, stack)
+    stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
+    return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper, cache=cache)
 
 
 def _routing(settings: Settings, upstreams: Upstreams) -> Routing:
@@ -322,13 +328,35 @@ def _jwt_settings(settings: Settings) -> JwtSettings:
     )
 
 
-def _cache(settings: Settings, stack: AsyncExitStack) -> ResponseCache:
-    memory = MemoryCache(max_bytes=settings.cache_max_bytes)
+def _redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis | None:
+    """The process's one Redis, where there is one."""
     if settings.redis_url is None:
-        return memory
-    cache = RedisCache(make_redis(settings.redis_url), local=memory)
+        return None
+    redis = GuardedRedis(make_redis(settings.redis_url))
+    stack.push_async_callback(redis.close)
+    return redis
+
+
+def _cache(
+    settings: Settings,
+    answers: AnswerPorts,
+    keeper: TaskKeeper,
+    redis: GuardedRedis | None,
+    metrics: PrometheusMetrics,
+    stack: AsyncExitStack,
+) -> AnswerCache:
+    memory = MemoryCache(max_bytes=settings.cache_max_bytes)
+    store: ResponseCache = memory if redis is None else RedisCache(redis, local=memory)
+    cache = SharedAnswers(
+        ObservedCache(store, metrics),
+        ledger=answers.ledger,
+        clock=answers.clock,
+        default=CachePolicy(ttl_s=settings.cache_ttl_s),
+        patience_s=answers.total_timeout_s,
+        admit=keeper.admit,
+    )
     stack.push_async_callback(cache.close)
-    return cache
+    return ObservedAnswers(cache, metrics)
 
 
 async def _ask(engine: AsyncEngine) -> None:

@@ -8,7 +8,6 @@ from src.domain.catalog.ports import CatalogView
 from src.domain.catalog.use_cases import CatalogAdmin
 from src.domain.completion.ports import Upstreams
 from src.domain.completion.use_cases import CompletionPorts
-from src.domain.dialogs.one_shot import OneShotPorts
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
 from src.domain.identity.ports import PasswordHasher, SecretHasher
@@ -39,7 +38,6 @@ class Gateway:
     upstreams: Upstreams
     completions: CompletionPorts
     dialogs: DialogPorts
-    one_shot: OneShotPorts
     passwords: PasswordHasher
     hasher: SecretHasher
     sessions: SessionPorts

@@ -11,8 +11,10 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from src.domain.catalog.model import Model, Provider
-from src.domain.completion.model import Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
-from src.domain.completion.ports import ChatModel, Upstreams
+from src.domain.completion.answer import Answer
+from src.domain.completion.caching import AnswerCache, Start
+from src.domain.completion.model import Call, Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
+from src.domain.completion.ports import ChatModel, ResponseCache, Upstreams
 from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, Record, Renewal, UsageRecord
 from src.domain.ledger.ports import Ledger
 from src.shared.errors import QuotaExceeded
@@ -54,6 +56,12 @@ class PrometheusMetrics:
             "gateway_usage_flags",
             "Usage that was missing, absurd or above its hold.",
             ("flag",),
+            registry=self._registry,
+        )
+        self.cache = Counter(
+            "gateway_cache",
+            "Calls with the response cache on: hits, calls that joined an identical one, misses; and answers stored.",
+            ("result",),
             registry=self._registry,
         )
         self.lost = Counter(
@@ -142,6 +150,41 @@ class _ObservedModel(ChatModel):
 
     def _count(self, outcome: str) -> None:
         self._metrics.upstream_calls.labels(self._model.provider, self._model.name, outcome).inc()
+
+
+class ObservedAnswers(AnswerCache):
+    """Counts what the response cache had for each call."""
+
+    def __init__(self, inner: AnswerCache, metrics: PrometheusMetrics) -> None:
+        self._inner = inner
+        self._metrics = metrics
+
+    async def answered(self, call: Call, start: Start) -> Answer:
+        answer = await self._inner.answered(call, start)
+        if answer.cache is not None:
+            self._metrics.cache.labels(answer.cache.value).inc()
+        return answer
+
+
+class ObservedCache(ResponseCache):
+    """Counts what is stored."""
+
+    def __init__(self, inner: ResponseCache, metrics: PrometheusMetrics) -> None:
+        self._inner = inner
+        self._metrics = metrics
+
+    async def seek(self, key: str, seeker: str, lease_s: float) -> bytes | bool:
+        return await self._inner.seek(key, seeker, lease_s)
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        await self._inner.put(key, value, ttl_s)
+        self._metrics.cache.labels("stored").inc()
+
+    async def leave(self, key: str, seeker: str) -> None:
+        await self._inner.leave(key, seeker)
+
+    async def close(self) -> None:
+        await self._inner.close()
 
 
 class ObservedLedger(Ledger):

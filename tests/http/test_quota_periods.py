@@ -38,8 +38,7 @@ class ScriptedClock:
         """A gateway whose calls and questions go by this clock."""
         async with bootstrap.open_gateway(settings) as gateway:
             completions = replace(gateway.completions, answers=replace(gateway.completions.answers, clock=self))
-            one_shot = replace(gateway.one_shot, completions=completions)
-            yield replace(gateway, clock=self, completions=completions, one_shot=one_shot)
+            yield replace(gateway, clock=self, completions=completions)
 
 
 @pytest.fixture

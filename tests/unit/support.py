@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from src.domain.catalog.model import Catalog, Model, Price, Provider, ProviderKind, Route, Usage
+from src.domain.catalog.model import CachePolicy, Catalog, Model, Price, Provider, ProviderKind, Route, Usage
 from src.domain.completion.answering import AnswerPorts
+from src.domain.completion.caching import SharedAnswers
 from src.domain.completion.fallback import Routing
 from src.domain.completion.model import (
     Call,
@@ -244,9 +245,23 @@ def answer_ports(ledger: FakeLedger, upstreams: FakeUpstreams, **given: Any) -> 
     return AnswerPorts(**{**base, "total_timeout_s": 5.0, **given})
 
 
-def completion_ports(ledger: FakeLedger, upstreams: FakeUpstreams, catalog: Catalog) -> CompletionPorts:
+def completion_ports(
+    ledger: FakeLedger, upstreams: FakeUpstreams, catalog: Catalog, cache: "FakeCache | None" = None
+) -> CompletionPorts:
     keeper = TaskKeeper(most=100)
-    return CompletionPorts(answers=answer_ports(ledger, upstreams), catalog=FakeView(catalog), keeper=keeper)
+    return CompletionPorts(
+        answers=answer_ports(ledger, upstreams),
+        catalog=FakeView(catalog),
+        keeper=keeper,
+        cache=SharedAnswers(
+            cache or FakeCache(),
+            ledger=ledger,
+            clock=lambda: NOW,
+            default=CachePolicy(ttl_s=60),
+            patience_s=5,
+            admit=keeper.admit,
+        ),
+    )
 
 
 class FakeDialogs:
@@ -345,16 +360,23 @@ def dialog_ports(dialogs: FakeDialogs, catalog: Catalog) -> DialogPorts:
 
 
 class FakeCache:
-    """Answers by key, in memory."""
+    """Answers by key and whose turn it is to make them, in memory; leases do not end by themselves."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Mapping[str, Any]] = {}
+        self.kept: dict[str, tuple[bytes, float]] = {}
+        self.turns: dict[str, str] = {}
 
-    async def get(self, key: str) -> Mapping[str, Any] | None:
-        return self.kept.get(key)
+    async def seek(self, key: str, seeker: str, lease_s: float) -> bytes | bool:
+        if key in self.kept:
+            return self.kept[key][0]
+        return self.turns.setdefault(key, seeker) == seeker
 
-    async def put(self, key: str, value: Mapping[str, Any], ttl_s: float) -> None:
-        self.kept[key] = value
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        self.kept[key] = (value, ttl_s)
+
+    async def leave(self, key: str, seeker: str) -> None:
+        if self.turns.get(key) == seeker:
+            del self.turns[key]
 
     async def close(self) -> None:
         return None

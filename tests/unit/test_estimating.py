@@ -9,7 +9,7 @@ from src.domain.catalog.model import Model, Price, Provider, Tier
 from src.domain.completion.estimating import Estimate, estimate
 from src.domain.completion.holding import HoldingPolicy, plan_hold
 from src.domain.completion.model import Call, Parameters
-from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
+from src.domain.completion.use_cases import TaskKeeper
 from src.domain.ledger.model import Hold, Scope, Unit, Window
 from src.shared.errors import QuotaExceeded
 from tests.fake_store import Store
@@ -19,9 +19,8 @@ from tests.unit import support
 from tests.unit.support import (
     PROMPT_OVERHEAD,
     FakeUpstreams,
-    FakeView,
     WordMeter,
-    answer_ports,
+    completion_ports,
     make_call,
     make_catalog,
     make_model,
@@ -64,11 +63,9 @@ class Scene:
         catalog = make_catalog(*self.models)
         spare = Provider(name="spare", kind=catalog.providers["openai"].kind)
         catalog = replace(catalog, providers={**catalog.providers, "spare": spare})
-        self.ports = CompletionPorts(
-            answers=answer_ports(ledger, Upstreams(*missing), holding=HoldingPolicy(least_output_tokens=20)),
-            catalog=FakeView(catalog),
-            keeper=TaskKeeper(most=0),
-        )
+        ports = completion_ports(ledger, Upstreams(*missing), catalog)
+        holding = HoldingPolicy(least_output_tokens=20)
+        self.ports = replace(ports, answers=replace(ports.answers, holding=holding), keeper=TaskKeeper(most=0))
 
     def quota(self, amount: int, scope: Scope = Scope.USER, **given: Any) -> None:
         """A limit per day or month where a window is given, else prepaid."""

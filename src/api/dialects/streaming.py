@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import Request
 from starlette.responses import Response
 
+from src.api.cache_control import cache_header, cache_wish
 from src.api.container import Gateway
 from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.dialects.request import ParsedRequest
@@ -18,9 +19,9 @@ from src.api.idempotency import answered_once
 from src.api.native import answer
 from src.api.sse import KEEPALIVE, STREAM_HEADERS, EventStream
 from src.domain.catalog.model import Model
-from src.domain.completion.answering import Answering
+from src.domain.completion.answer import Answer
 from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, KeyTaken, answer_of, kept
-from src.domain.completion.model import Call, Outcome, TextDelta, WireChunk, no_records
+from src.domain.completion.model import CacheWish, Call, Outcome, TextDelta, WireChunk, no_records
 from src.domain.completion.use_cases import begin, resolve
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import CallStatus, Record
@@ -69,6 +70,7 @@ class Serving:
     parsed: ParsedRequest
     principal: Principal
     request_id: str
+    cache: CacheWish
     gateway: Gateway
 
     def writer(self, answer_id: UUID) -> Writer:
@@ -87,6 +89,7 @@ class Serving:
             closing=(lambda outcome: (self._kept(claim, outcome),)) if claim is not None else no_records,
             detached=claim is not None and not claim.weak,
             keeps_prompt_estimate=claim is not None and self.parsed.chat.stream and self.writer(claim.id).tells_prompt,
+            cache=self.cache,
         )
 
     def _kept(self, claim: Claim, outcome: Outcome) -> Record:
@@ -117,7 +120,12 @@ async def serve(
 ) -> Response:
     """Make the call and answer in the dialect; the caller's errors are raised before anything is called."""
     serving = Serving(
-        door=door, parsed=parsed, principal=principal, request_id=request.state.request_id, gateway=gateway
+        door=door,
+        parsed=parsed,
+        principal=principal,
+        request_id=request.state.request_id,
+        cache=cache_wish(request.headers),
+        gateway=gateway,
     )
 
     async def first(claim: Claim | None) -> Response:
@@ -139,10 +147,16 @@ async def serve(
     return await answered_once(request, principal, gateway, first, attach if parsed.chat.stream else None)
 
 
-def _stream(answering: Answering, serving: Serving) -> EventStream:
+def _stream(answering: Answer, serving: Serving) -> EventStream:
     def headers() -> Mapping[str, str]:
-        relayed = answering.is_relayed
-        return _headers(serving.parsed, answering.model, answering.attempts, answering.output_cap, relayed=relayed)
+        told = _headers(
+            serving.parsed,
+            answering.model,
+            answering.attempts,
+            answering.output_cap,
+            relayed=answering.is_relayed,
+        )
+        return told | cache_header(answering.cache)
 
     return EventStream(_events(answering, serving), headers=headers, failed=_failed(serving))
 
@@ -158,7 +172,8 @@ def _whole_headers(outcome: Outcome, parsed: ParsedRequest) -> dict[str, str]:
 def _headers_of(outcome: Outcome, parsed: ParsedRequest) -> dict[str, str]:
     """Headers of an answer that has ended."""
     relayed = outcome.wire is not None or any(isinstance(delta, WireChunk) for delta in outcome.deltas[:1])
-    return _headers(parsed, outcome.model, len(outcome.attempts), outcome.output_cap, relayed=relayed)
+    told = _headers(parsed, outcome.model, len(outcome.attempts), outcome.output_cap, relayed=relayed)
+    return told | cache_header(outcome.cache)
 
 
 def _headers(
@@ -177,7 +192,7 @@ def _dropped(parsed: ParsedRequest, *, sampling: bool) -> dict[str, str]:
     return dropped_header(dropped_by(parsed.chat.parameters, sampling=sampling, untranslated=parsed.untranslated))
 
 
-async def _events(answering: Answering, serving: Serving) -> AsyncGenerator[bytes]:
+async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
     """The stream in the dialect. Raises what kept the call from answering at all, before the first event."""
     writer = serving.writer(answering.id)
     begun = False

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Request
 
+from src.api.cache_control import cache_header
 from src.api.container import Gateway
 from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.errors import Dialect, error_response
@@ -43,6 +44,7 @@ def exchange_headers(exchanged: Exchanged) -> dict[str, str]:
         "x-gateway-model": exchanged.answer.model or "",
         "x-gateway-attempts": str(len(outcome.attempts)),
         "x-gateway-cost-micro-usd": str(outcome.cost_micro_usd),
+        **cache_header(outcome.cache),
         **_cap_and_dropped(outcome.output_cap, outcome.model, exchanged.parameters),
     }
 
@@ -75,7 +77,8 @@ def followed_stream(
 def _early_headers(exchange: Exchanging) -> dict[str, str]:
     answering = exchange.answering
     model = answering.model or answering.call.route.models[0]
-    return _cap_and_dropped(answering.output_cap, model, answering.call.chat.parameters)
+    told = _cap_and_dropped(answering.output_cap, model, answering.call.chat.parameters)
+    return told | cache_header(answering.cache)
 
 
 def _cap_and_dropped(output_cap: int | None, model: Model | None, parameters: Parameters) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from src.api.cache_control import cache_header, cache_wish
 from src.api.deps import GatewayDep, PrincipalDep
 from src.api.idempotency import answered_once
 from src.api.json import dumps
@@ -13,7 +14,8 @@ from src.api.native import NativeRoute, answer
 from src.api.routes.schemas import ChatBody, exchange_shape
 from src.domain.completion.idempotency import Claim, Kept, kept
 from src.domain.dialogs.model import Message
-from src.domain.dialogs.one_shot import OneShotKeeping, answer_once, history
+from src.domain.dialogs.one_shot import CACHED, OneShot, answer_once, history
+from src.domain.dialogs.sending import Exchanged, Keeping
 from src.domain.identity.administration import spoken_for, user_named
 
 router = APIRouter(tags=["chat"], route_class=NativeRoute)
@@ -25,26 +27,35 @@ MAX_HISTORY = 100
 async def chat(request: Request, body: ChatBody, principal: PrincipalDep, gateway: GatewayDep) -> Response:
     """Answer one question. Administrators may name the user (by external id) whom they ask for."""
 
+    wish = cache_wish(request.headers, CACHED)
+
     async def first(claim: Claim | None) -> Response:
-        user = await spoken_for(principal, body.user_id, open_uow=gateway.open_uow, clock=gateway.clock)
-        keeping = None if claim is None else OneShotKeeping(claim, _rendered(claim))
-        request_id = request.state.request_id
-        message = await answer_once(principal, user, body.content, body.model, request_id, gateway.one_shot, keeping)
-        return answer(_content(message), headers=_headers(message))
+        asked = OneShot(
+            user=await spoken_for(principal, body.user_id, open_uow=gateway.open_uow, clock=gateway.clock),
+            content=body.content,
+            request_id=request.state.request_id,
+            model=body.model,
+            keeping=None if claim is None else Keeping(claim, _rendered(claim)),
+            cache=wish,
+        )
+        exchanged = await answer_once(principal, asked, gateway.dialogs, gateway.completions)
+        return answer(_content(exchanged.answer), headers=_headers(exchanged))
 
     return await answered_once(request, principal, gateway, first)
 
 
-def _rendered(claim: Claim) -> Callable[[Message], Kept]:
+def _rendered(claim: Claim) -> Callable[[Exchanged], Kept]:
     """How the answer is kept for whoever repeats the request."""
-    return lambda message: kept(claim, 200, "application/json", [dumps(_content(message))], _headers(message))
+    return lambda exchanged: kept(
+        claim, 200, "application/json", [dumps(_content(exchanged.answer))], _headers(exchanged)
+    )
 
 
-def _headers(message: Message) -> dict[str, str]:
+def _headers(exchanged: Exchanged) -> dict[str, str]:
     return {
-        "x-gateway-cache": "hit" if message.cached else "miss",
-        "x-gateway-model": message.model or "",
-        "x-gateway-cost-micro-usd": str(message.cost_micro_usd),
+        **cache_header(exchanged.outcome.cache),
+        "x-gateway-model": exchanged.answer.model or "",
+        "x-gateway-cost-micro-usd": str(exchanged.answer.cost_micro_usd),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from src.api.cache_control import cache_wish
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, PageDep, PrincipalDep, path_id
 from src.api.idempotency import answered_once
@@ -94,6 +95,7 @@ async def send_message(
         parent_id=_parent_id(body.parent_id),
         params=body.params.given() if body.params else None,
         stream=body.stream,
+        cache=cache_wish(request.headers),
     )
 
     async def first(claim: Claim | None) -> Response:

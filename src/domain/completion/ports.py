@@ -1,7 +1,7 @@
 """What a completion needs from outside."""
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator
+from typing import Protocol
 
 from src.domain.catalog.model import Model, Provider
 from src.domain.completion.model import ChatRequest, Reply, UpstreamEvent, UpstreamRequest
@@ -51,10 +51,22 @@ class TokenMeter(Protocol):
 
 
 class ResponseCache(Protocol):
-    """Whole answers by exact key. Fails open: when its store is away every lookup misses and every write is dropped."""
+    """Whole answers by exact key, and whose turn it is to make one that is not there.
 
-    async def get(self, key: str) -> Mapping[str, Any] | None: ...
+    Fails open: when its store is away, each process remembers by itself and it is always its turn.
+    """
 
-    async def put(self, key: str, value: Mapping[str, Any], ttl_s: float) -> None: ...
+    async def seek(self, key: str, seeker: str, lease_s: float) -> bytes | bool:
+        """What is kept. Where nothing is: whether it is the seeker's turn to make it, for so long; to ask again renews.
+
+        A turn is one seeker's among all replicas, until it leaves or its lease is over.
+        """
+        ...
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None: ...
+
+    async def leave(self, key: str, seeker: str) -> None:
+        """Give the seeker's turn back, if it is still its own."""
+        ...
 
     async def close(self) -> None: ...

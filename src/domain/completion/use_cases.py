@@ -7,7 +7,9 @@ from uuid import UUID
 
 from src.domain.catalog.model import Catalog, Route
 from src.domain.catalog.ports import CatalogView
+from src.domain.completion.answer import Answer
 from src.domain.completion.answering import Answering, AnswerPorts
+from src.domain.completion.caching import AnswerCache
 from src.domain.completion.holding import plan_hold
 from src.domain.completion.model import Call
 from src.domain.identity.model import Principal
@@ -100,6 +102,7 @@ class CompletionPorts:
     answers: AnswerPorts
     catalog: CatalogView
     keeper: TaskKeeper
+    cache: AnswerCache
     running: Running = field(default_factory=Running)
 
 
@@ -114,12 +117,18 @@ def resolve(catalog: Catalog, principal: Principal, name: str | None) -> Route:
     return catalog.route(chosen)
 
 
-async def begin(call: Call, ports: CompletionPorts) -> Answering:
-    """Hold the worst case and start generating; the answer goes on in a task of its own.
+async def begin(call: Call, ports: CompletionPorts) -> Answer:
+    """The answer from the cache; else hold the worst case and start generating: that goes on in a task of its own.
 
-    Raises QuotaExceeded or Unavailable; then nothing was called and nothing is owed.
+    Raises QuotaExceeded or Unavailable, and what failed for an identical call that was waited for; then nothing was
+    called and nothing is owed.
     """
     ports.keeper.admit()
+    return await ports.cache.answered(call, lambda asked: _generating(asked, ports))
+
+
+async def _generating(call: Call, ports: CompletionPorts) -> Answering:
+    ports.keeper.admit()  # others' answers may have been waited for
     answers = ports.answers
     plan = await plan_hold(call, answers.meter, answers.clock, answers.holding)
     hold = await answers.ledger.open(plan.request, call.opening)

@@ -51,6 +51,7 @@ def before_its_first_word(answer: Message) -> Message:
         model=None,
         usage=None,
         cost_micro_usd=type(answer.cost_micro_usd)(0),
+        cached=False,
         error=None,
         completed_at=None,
     )

@@ -5,9 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from src.domain.catalog.model import Model, Route
-from src.domain.completion.answering import Answering
+from src.domain.completion.answer import Answer
 from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
-from src.domain.completion.model import Call, ChatMessage, ChatRequest, ChatRole, Outcome, Parameters
+from src.domain.completion.model import (
+    CacheUse,
+    CacheWish,
+    Call,
+    ChatMessage,
+    ChatRequest,
+    ChatRole,
+    Outcome,
+    Parameters,
+)
 from src.domain.completion.ports import TokenMeter
 from src.domain.completion.use_cases import CompletionPorts, begin, resolve
 from src.domain.dialogs.model import (
@@ -80,6 +89,7 @@ class Question:
     params: Mapping[str, Any] | None = None
     stream: bool = False
     keeping: Keeping | None = None
+    cache: CacheWish = CacheWish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +109,7 @@ class Exchanging:
     question: Message
     answer: Message
     omitted_turns: int
-    answering: Answering
+    answering: Answer
 
     async def ended(self) -> Message:
         """The answer as it was stored. Raises what kept it from being given, where there is no answer at all."""
@@ -130,6 +140,7 @@ def ended_answer(answer: Message, outcome: Outcome) -> Message:
         model=outcome.model.name if outcome.model else None,
         usage=outcome.usage,
         cost_micro_usd=outcome.cost_micro_usd,
+        cached=outcome.cache in (CacheUse.HIT, CacheUse.JOINED),
         error={"code": error.specific_code, "message": error.message} if error else None,
         completed_at=outcome.ended_at,
     )
@@ -159,18 +170,33 @@ async def ask(
     Raises what `prepare` does, and QuotaExceeded.
     """
     prepared = await prepare(principal, question, dialogs, completions.answers.meter)
+    return await put(
+        principal, prepared, completions, endpoint="dialogs", keeping=question.keeping, cache=question.cache
+    )
+
+
+async def put(
+    principal: Principal,
+    prepared: Prepared,
+    completions: CompletionPorts,
+    *,
+    endpoint: str,
+    keeping: Keeping | None,
+    cache: CacheWish,
+) -> Exchanging:
+    """Put a prepared question to its model. Raises QuotaExceeded."""
     asked = prepared.question
     answer = unanswered(asked)
     call = Call(
         principal=principal,
         route=prepared.route,
         chat=prepared.chat,
-        endpoint="dialogs",
-        request_id=question.request_id,
-        opening=(MessagesAdded(messages=(asked, answer)), *_claimed(question.keeping, answer)),
+        endpoint=endpoint,
+        request_id=asked.request_id or "",
+        opening=(MessagesAdded(messages=(asked, answer)), *_claimed(keeping, answer)),
         noting=lambda outcome: (AnswerNoted(tenant_id=answer.tenant_id, message_id=answer.id, content=outcome.text),),
         closing=lambda outcome: _ended(
-            question.keeping,
+            keeping,
             Exchanged(
                 question=asked,
                 answer=ended_answer(answer, outcome),
@@ -182,6 +208,7 @@ async def ask(
         dialog_id=asked.dialog_id,
         message_id=answer.id,
         detached=True,
+        cache=cache,
     )
     answering = await begin(call, completions)
     return Exchanging(question=asked, answer=answer, omitted_turns=prepared.omitted_turns, answering=answering)

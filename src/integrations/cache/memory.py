@@ -2,11 +2,8 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from src.domain.completion.ports import ResponseCache
 
@@ -22,10 +19,9 @@ class _Entry:
 
 
 class MemoryCache(ResponseCache):
-    """Bounded in entries and in bytes; values are kept as JSON, so nobody can change what another reads.
+    """Bounded in entries and in bytes. It is always the seeker's turn: within a process nobody asks twice at once.
 
-    `clock` gives monotonic seconds. `put` raises TypeError for a value that is not JSON, and drops one that is larger
-    than the whole cache.
+    `clock` gives monotonic seconds. `put` drops a value that is larger than the whole cache.
     """
 
     def __init__(
@@ -41,27 +37,28 @@ class MemoryCache(ResponseCache):
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._size_bytes = 0
 
-    async def get(self, key: str) -> Mapping[str, Any] | None:
+    async def seek(self, key: str, seeker: str, lease_s: float) -> bytes | bool:
         entry = self._entries.get(key)
         if entry is None:
-            return None
+            return True
         if entry.expires_at_s <= self._clock():
             self._remove(key)
-            return None
+            return True
         self._entries.move_to_end(key)
-        value: dict[str, Any] = orjson.loads(entry.data)
-        return value
+        return entry.data
 
-    async def put(self, key: str, value: Mapping[str, Any], ttl_s: float) -> None:
-        data = dumped(value)
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         self._remove(key)
-        size_bytes = len(key) + len(data) + ENTRY_OVERHEAD_BYTES
+        size_bytes = len(key) + len(value) + ENTRY_OVERHEAD_BYTES
         if ttl_s <= 0 or size_bytes > self._max_bytes:
             return
-        self._entries[key] = _Entry(self._clock() + ttl_s, data, size_bytes)
+        self._entries[key] = _Entry(self._clock() + ttl_s, value, size_bytes)
         self._size_bytes += size_bytes
         while len(self._entries) > self._max_entries or self._size_bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))
+
+    async def leave(self, key: str, seeker: str) -> None:
+        return None
 
     async def close(self) -> None:
         self._entries.clear()
@@ -79,8 +76,3 @@ class MemoryCache(ResponseCache):
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._size_bytes -= entry.size_bytes
-
-
-def dumped(value: Mapping[str, Any]) -> bytes:
-    """The value as JSON. Raises TypeError where it is none."""
-    return orjson.dumps(dict(value))

@@ -1,120 +1,65 @@
 """Whole answers shared by all replicas, in Redis. Without Redis each replica remembers by itself."""
 
-import asyncio
-import contextlib
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
-
-import orjson
-import structlog
 from redis.asyncio import Redis
 
 from src.domain.completion.ports import ResponseCache
-from src.integrations.cache.memory import MemoryCache, dumped
-from src.integrations.redis_client import REDIS_ERRORS
+from src.integrations.cache.memory import MemoryCache
+from src.integrations.redis_client import GuardedRedis, RedisAway
 
 KEY_PREFIX = "llm-gateway:answer:"
-OPERATION_TIMEOUT_S = 0.2
-PAUSE_S = 5.0
-"""How long Redis is left alone after it failed."""
-MAX_VALUE_BYTES = 8 * 1024 * 1024
+TURN_PREFIX = "llm-gateway:answer-turn:"
 MAX_TTL_S = 30 * 86_400.0
 
-T = TypeVar("T")
-_log = structlog.get_logger(__name__)
+_SEEK = """
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'string' then return value end
+local whose = redis.call('GET', KEYS[2])
+if whose and whose ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+"""One step, so that nobody takes the turn of somebody who has just put the value."""
+
+_LEAVE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
 class RedisCache(ResponseCache):
-    """Fails open: when Redis fails, this process's own memory answers for `pause_s` seconds, then one call tries again.
+    """Fails open: while Redis is away, this process's own memory answers, and it is always its turn."""
 
-    `put` raises TypeError for a value that is not JSON. `close` closes the client too.
-    """
-
-    def __init__(
-        self,
-        client: Redis,
-        *,
-        local: MemoryCache | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        pause_s: float = PAUSE_S,
-        timeout_s: float = OPERATION_TIMEOUT_S,
-    ) -> None:
-        self._client = client
+    def __init__(self, redis: GuardedRedis, *, local: MemoryCache | None = None) -> None:
+        self._redis = redis
         self._local = local or MemoryCache()
-        self._clock = clock
-        self._pause_s = pause_s
-        self._timeout_s = timeout_s
-        self._is_away = False
-        self._next_try_s = 0.0
 
-    @property
-    def is_away(self) -> bool:
-        """Whether Redis failed when it was asked last."""
-        return self._is_away
+    async def seek(self, key: str, seeker: str, lease_s: float) -> bytes | bool:
+        async def ask(client: Redis) -> bytes | int:
+            keys = (KEY_PREFIX + key, TURN_PREFIX + key)
+            found: bytes | int = await client.eval(_SEEK, len(keys), *keys, seeker, _milliseconds(lease_s))
+            return found
 
-    async def get(self, key: str) -> Mapping[str, Any] | None:
-        if not self._may_try():
-            return await self._local.get(key)
-        reached, data = await self._tried(lambda: self._client.get(KEY_PREFIX + key))
-        return _value(data) if reached else await self._local.get(key)
+        try:
+            found = await self._redis.ask(ask)
+        except RedisAway:
+            return await self._local.seek(key, seeker, lease_s)
+        return found if isinstance(found, bytes) else bool(found)
 
-    async def put(self, key: str, value: Mapping[str, Any], ttl_s: float) -> None:
-        data = dumped(value)
-        if ttl_s <= 0 or len(data) > MAX_VALUE_BYTES:
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        if ttl_s <= 0:
             return
-        ttl_ms = max(1, int(min(ttl_s, MAX_TTL_S) * 1000))
-        reached = False
-        if self._may_try():
-            reached, _ = await self._tried(lambda: self._client.set(KEY_PREFIX + key, data, px=ttl_ms))
-        if not reached:
+        try:
+            await self._redis.ask(lambda client: client.set(KEY_PREFIX + key, value, px=_milliseconds(ttl_s)))
+        except RedisAway:
             await self._local.put(key, value, ttl_s)
 
-    async def close(self) -> None:
-        await self._local.close()
-        with contextlib.suppress(*REDIS_ERRORS):
-            await self._client.aclose()
-
-    def _may_try(self) -> bool:
-        """Whether to ask Redis. During an outage one call at a time finds out whether it is back."""
-        if not self._is_away:
-            return True
-        now_s = self._clock()
-        if now_s < self._next_try_s:
-            return False
-        self._next_try_s = now_s + self._pause_s
-        return True
-
-    async def _tried(self, operation: Callable[[], Awaitable[T]]) -> tuple[bool, T | None]:
-        """(whether Redis answered, its answer)."""
+    async def leave(self, key: str, seeker: str) -> None:
         try:
-            # The client's own limits are for each step; a call is several.
-            async with asyncio.timeout(self._timeout_s):
-                answer = await operation()
-        except REDIS_ERRORS as error:
-            self._failed(error)
-            return False, None
-        self._answered()
-        return True, answer
+            await self._redis.ask(lambda client: client.eval(_LEAVE, 1, TURN_PREFIX + key, seeker))
+        except RedisAway:
+            return
 
-    def _failed(self, error: Exception) -> None:
-        self._next_try_s = self._clock() + self._pause_s
-        if not self._is_away:
-            self._is_away = True
-            _log.warning("cache.redis_away", error=type(error).__name__, retry_in_s=self._pause_s)
-
-    def _answered(self) -> None:
-        if self._is_away:
-            self._is_away = False
-            _log.info("cache.redis_back")
+    async def close(self) -> None:
+        """Forget what this process remembers; the Redis is others' too."""
+        await self._local.close()
 
 
-def _value(data: Any) -> Mapping[str, Any] | None:
-    """What was stored; anything else under our key is a miss."""
-    if not isinstance(data, bytes):
-        return None
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(min(seconds, MAX_TTL_S) * 1000))

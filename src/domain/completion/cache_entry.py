@@ -1,0 +1,192 @@
+"""Which answers may be kept, under which key, and in which form they are."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from src.domain.catalog.model import CachePolicy, Usage
+from src.domain.completion.model import (
+    CacheUse,
+    Call,
+    ChatRequest,
+    Delivered,
+    Delta,
+    FinishReason,
+    Outcome,
+    Parameters,
+    TextDelta,
+    WireBody,
+    WireChunk,
+)
+from src.domain.ledger.model import CallStatus
+from src.shared.ids import new_id
+from src.shared.money import MicroDollars
+
+MAX_ENTRY_BYTES = 1024 * 1024
+FORM = 1
+"""Raised whenever entries or keys change: what was kept before is not found any more."""
+
+_WITHOUT_MEANING = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
+"""Fields that say who asks, and change nothing in the answer."""
+
+_ACTING = ("tools", "functions", "mcp_servers", "web_search_options", "plugins", "container", "store")
+"""Fields by which an answer does, looks up or leaves behind something elsewhere."""
+
+
+def policy_of(call: Call, default: CachePolicy) -> CachePolicy | None:
+    """How long the call's answer may be kept, and for whom; None where the cache is off for it.
+
+    It is on where every model that may answer has a policy, or where the request wishes it. Never for requests that act
+    elsewhere, nor for several choices, which end each for a reason of its own.
+    """
+    wish, models = call.cache, call.route.models
+    if wish.on is False or call.chat.parameters.choices > 1 or _acts(call.chat):
+        return None
+    if not wish.on and any(model.cache is None for model in models):
+        return None
+    policies = [model.cache or default for model in models]
+    return CachePolicy(
+        ttl_s=min(policy.ttl_s for policy in policies), per_user=any(policy.per_user for policy in policies)
+    )
+
+
+def _acts(chat: ChatRequest) -> bool:
+    return chat.wire is not None and any(chat.wire.body.get(name) for name in _ACTING)
+
+
+def cache_key(call: Call, policy: CachePolicy) -> str:
+    """The same for the same request only: whose it is, the models behind the name, and everything that was asked.
+
+    Requests in a dialect whose upstream may speak it too are told apart by all their fields and forwarded headers.
+    """
+    principal, chat = call.principal, call.chat
+    canonical = json.dumps(
+        {
+            "form": FORM,
+            "tenant": str(principal.tenant_id),
+            "user": str(principal.user_id) if policy.per_user else None,
+            "route": call.route.name,
+            "models": [[model.name, model.provider, model.upstream] for model in call.route.models],
+            "asked": _words(chat) if chat.wire is None else _wire(chat.wire, stream=chat.stream),
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
+        sort_keys=True,
+    )
+    return f"{principal.tenant_id}:{hashlib.sha256(canonical.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def _words(chat: ChatRequest) -> Mapping[str, Any]:
+    return {
+        "messages": [[message.role, message.text] for message in chat.messages],
+        "parameters": {field.name: getattr(chat.parameters, field.name) for field in fields(Parameters)},
+    }
+
+
+def _wire(wire: WireBody, *, stream: bool) -> Mapping[str, Any]:
+    return {
+        "dialect": wire.dialect,
+        "stream": stream,
+        "headers": {name.lower(): text for name, text in wire.headers.items()},
+        "body": {name: value for name, value in wire.body.items() if name not in _WITHOUT_MEANING},
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An answer as it is kept: its words, or what was relayed, `chunks` of a stream and the bytes that ended it."""
+
+    model: str
+    upstream_model: str | None
+    finish_reason: FinishReason
+    text: str = ""
+    chunks: bytes = b""
+    wire: bytes | None = None
+
+    def packed(self) -> bytes:
+        """As bytes, for a cache."""
+        text = self.text.encode("utf-8", "surrogatepass")
+        head = {
+            "form": FORM,
+            "model": self.model,
+            "upstream_model": self.upstream_model,
+            "finish_reason": self.finish_reason,
+            "sizes": [len(text), len(self.chunks), None if self.wire is None else len(self.wire)],
+        }
+        return b"".join((json.dumps(head).encode(), b"\n", text, self.chunks, self.wire or b""))
+
+    def outcome(self, call: Call, use: CacheUse, now: datetime) -> Outcome:
+        """The end of a call that is given this answer: it used nothing and costs nothing."""
+        return Outcome(
+            id=new_id(),
+            status=CallStatus.COMPLETED,
+            text=self.text,
+            finish_reason=self.finish_reason,
+            usage=Usage(),
+            cost_micro_usd=MicroDollars(0),
+            model=next((model for model in call.route.models if model.name == self.model), None),
+            upstream_model=self.upstream_model,
+            attempts=(),
+            ended_at=now,
+            wire=self.wire,
+            deltas=self._deltas(),
+            cache=use,
+        )
+
+    def _deltas(self) -> tuple[Delta, ...]:
+        if self.chunks:
+            return (WireChunk(self.chunks, _read_already),)
+        return (TextDelta(self.text),) if self.text else ()
+
+
+def _read_already(_: bytes) -> Delivered:
+    """What was kept is counted no more."""
+    return Delivered("")
+
+
+def unpacked(data: bytes) -> Entry | None:
+    """The entry; None for bytes that are none."""
+    head, _, body = data.partition(b"\n")
+    try:
+        told = json.loads(head)
+        text, chunks, wire = told["sizes"]
+        if told["form"] != FORM or len(body) != text + chunks + (wire or 0):
+            return None
+        return Entry(
+            model=told["model"],
+            upstream_model=told["upstream_model"],
+            finish_reason=FinishReason(told["finish_reason"]),
+            text=body[:text].decode("utf-8", "surrogatepass"),
+            chunks=body[text : text + chunks],
+            wire=None if wire is None else body[text + chunks :],
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def entry_of(call: Call, outcome: Outcome) -> Entry | None:
+    """What is kept of an ended call; None where its answer is not whole, or whole only for this caller."""
+    if outcome.status is not CallStatus.COMPLETED or outcome.model is None or not _is_its_own_end(call, outcome):
+        return None
+    chunks = b"".join(delta.data for delta in outcome.deltas if isinstance(delta, WireChunk))
+    entry = Entry(
+        model=outcome.model.name,
+        upstream_model=outcome.upstream_model,
+        finish_reason=outcome.finish_reason,
+        text=outcome.text if outcome.wire is None else "",
+        chunks=chunks,
+        wire=outcome.wire,
+    )
+    return entry if len(entry.packed()) <= MAX_ENTRY_BYTES else None
+
+
+def _is_its_own_end(call: Call, outcome: Outcome) -> bool:
+    """Whether it ended because all was said, or at the length that was asked for; not where a quota made it shorter."""
+    if outcome.output_cap is not None:
+        return False
+    if outcome.finish_reason is FinishReason.LENGTH:
+        return call.chat.parameters.max_output_tokens is not None
+    return outcome.finish_reason is FinishReason.STOP
