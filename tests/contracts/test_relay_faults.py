@@ -24,6 +24,7 @@ from tests.contracts.relaying import (
     DIALECTS,
     OPENAI,
     SECRET,
+    TWO_WORDS,
     Relays,
     asking,
     delta,
@@ -35,6 +36,7 @@ from tests.contracts.relaying import (
 )
 from tests.support.processes import free_port
 from tests.support.upstream import (
+    Answer,
     Behaviour,
     CutAfter,
     ErrorEvent,
@@ -141,6 +143,36 @@ async def test_an_error_object_with_status_200_is_an_error(
         assert failure.kind is Failure.RATE_LIMITED
 
 
+async def test_a_choice_that_broke_off_is_an_error(upstream: Upstream, relay_to: Relays) -> None:
+    """As routers tell of the providers behind them."""
+    choice = {"message": {"content": "so f"}, "finish_reason": "error", "error": {"code": 429, "message": "slow"}}
+    upstream.script(Garbage(orjson.dumps({"choices": [choice]}), content_type="application/json"))
+    upstream.script(Garbage(sse(delta("so f"), {"choices": [{**choice, "delta": {}}]}), "text/event-stream"))
+    for stream in (False, True):
+        failure, _ = await failure_of(relay_to(OPENAI, upstream.url), asking(OPENAI, stream=stream))
+        assert failure.kind is Failure.RATE_LIMITED
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_end_without_a_reason_is_an_error(
+    upstream: Upstream, relay_to: Relays, kind: ProviderKind, stream: bool
+) -> None:
+    upstream.always(Answer(finish="none"))
+    failure, _ = await failure_of(relay_to(kind, upstream.url), asking(kind, stream=stream))
+    assert failure.kind is Failure.MALFORMED
+
+
+@pytest.mark.parametrize("garbage", [b"<p>\n\n", b"\xff\x00\n\n", b"dbta: {}\n\n"])
+async def test_garbage_between_events_is_never_handed_on(relay_to: Relays, garbage: bytes) -> None:
+    """However many events come at once."""
+    for events in ([sse(delta("a")), garbage, sse(*TWO_WORDS)], [sse(delta("a")) + garbage + sse(*TWO_WORDS)]):
+        async with raw_server(writing(sse(delta("x")), *events, pause_s=0.02)) as url:
+            failure, delivered = await failure_of(relay_to(OPENAI, url), asking(OPENAI, stream=True))
+        assert failure.kind is Failure.MALFORMED
+        assert delivered == sse(delta("x"), delta("a"))
+
+
 async def test_a_refusal_is_quoted_without_addresses_and_keys(upstream: Upstream, relay_to: Relays) -> None:
     said = f"bad 'seed': see https://10.0.0.1:9/x?key=1 {SECRET} sk-other-key-0123456789\n" + "long " * 1000
     upstream.always(Fail(status=400, message=said))
@@ -200,7 +232,7 @@ async def test_cancelling_closes_the_upstream(
 
 
 async def test_a_compressed_answer_is_read(relay_to: Relays) -> None:
-    body = gzip.compress(b'{"choices":[{"message":{"content":"hi"}}]}')
+    body = gzip.compress(b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}')
     async with raw_server(writing(body), "content-type: application/json\r\ncontent-encoding: gzip") as url:
         assert (await relay_to(OPENAI, url).complete(asking(OPENAI))).text == "hi"
 

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES = 65536
 HOST = "127.0.0.1"
+FLUSH_S = 0.5
+"""How long a party may take to read the last it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,9 @@ class TcpProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop_listening()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in self._connections:
+            connection.abort()
+        await asyncio.gather(*self._tasks)
 
     @property
     def url(self) -> str:
@@ -155,24 +157,18 @@ class TcpProxy:
             target = await asyncio.open_connection(self._target.hostname, self._target.port)
         except OSError:
             _end(writer, Reset())
-            return
+        else:
+            await self._carry(_Connection(self, reader, writer, *target))
         finally:
             self._tasks.discard(task)
-        await self._carry(task, _Connection(self, reader, writer, *target))
 
-    async def _carry(self, task: asyncio.Task[None], connection: _Connection) -> None:
-        self._tasks.add(task)
+    async def _carry(self, connection: _Connection) -> None:
         self._connections.add(connection)
         self._announce()
-        try:
-            connection.begin(self._weather)
-            await connection.run()
-        except asyncio.CancelledError:
-            pass  # the proxy is being closed
-        finally:
-            self._connections.discard(connection)
-            self._tasks.discard(task)
-            self._announce()
+        connection.begin(self._weather)
+        await connection.run()
+        self._connections.discard(connection)
+        self._announce()
 
 
 class _Connection:
@@ -201,6 +197,11 @@ class _Connection:
             case Reset(after=0) | Cut(after=0) | Refuse():
                 _end(self._client, weather)
 
+    def abort(self) -> None:
+        """End it, whatever is still to be said."""
+        self._client.transport.abort()
+        self._target.transport.abort()
+
     async def run(self) -> None:
         """Until either side closes."""
         both = [asyncio.create_task(self._ask()), asyncio.create_task(self._answer())]
@@ -210,8 +211,7 @@ class _Connection:
             for task in both:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            self._client.close()
-            self._target.close()
+            await asyncio.gather(_closed(self._client), _closed(self._target))
 
     async def _ask(self) -> None:
         with contextlib.suppress(OSError):
@@ -255,6 +255,15 @@ class _Connection:
         self._client.write(data)
         self._told += len(data)
         await self._client.drain()
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        async with asyncio.timeout(FLUSH_S):
+            await writer.wait_closed()
+    except OSError:  # a TimeoutError is one
+        writer.transport.abort()
 
 
 def _corrupted(data: bytes, every: int, start: int) -> bytes:

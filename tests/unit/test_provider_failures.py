@@ -1,9 +1,14 @@
 """How providers' refusals are understood."""
 
-import pytest
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
-from src.domain.completion.model import Failure
-from src.integrations.llm.failures import Refusal, refused
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from src.domain.completion.model import Failure, UpstreamFailed
+from src.integrations.llm.failures import MAX_RETRY_AFTER_S, Refusal, refused, retry_after_s, told
 
 TOO_LONG = (
     "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
@@ -60,3 +65,51 @@ def test_other_mistakes_are_no_matter_of_the_context_window(message: str) -> Non
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_words_about_the_context_excuse_no_failing_provider(status: int) -> None:
     assert refused(Refusal(status=status, message=TOO_LONG[0])).kind is not Failure.CONTEXT_WINDOW
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, MAX_RETRY_AFTER_S),
+        ({"retry-after": "1e300"}, MAX_RETRY_AFTER_S),
+        ({"retry-after-ms": "99999999999"}, MAX_RETRY_AFTER_S),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+    ],
+)
+def test_a_provider_may_ask_for_an_hour_at_most(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers) == seconds
+
+
+def test_a_date_is_counted_from_now() -> None:
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert 50 < (retry_after_s({"retry-after": at}) or 0) <= 60
+
+
+@given(some.text())
+def test_whatever_a_header_says_waiting_is_bounded(value: str) -> None:
+    assert 0 <= (retry_after_s({"retry-after": value}) or 0) <= MAX_RETRY_AFTER_S
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), ("ü😀", "ü😀"), ("a\x00b", "a\ufffdb"), ("\ud83d half", "? half"), ("", "")]
+)
+def test_text_of_a_provider_can_be_stored_and_sent(value: object, text: str) -> None:
+    assert told(value) == text
+    assert told(value).encode().decode() == text
+
+
+@pytest.mark.parametrize("value", [5, ["a"], {"text": "a"}, b"a", True])
+def test_what_is_no_text_is_malformed(value: object) -> None:
+    with pytest.raises(UpstreamFailed) as caught:
+        told(value)
+    assert caught.value.kind is Failure.MALFORMED

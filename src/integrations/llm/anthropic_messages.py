@@ -17,7 +17,8 @@ from src.domain.completion.model import (
     UpstreamRequest,
 )
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, upstream_errors
+from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
+from src.integrations.llm.relay_failures import of_error_object
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -54,15 +55,15 @@ class AnthropicMessages(ChatModel):
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         arguments = request_arguments(request)
-        told = _Told()
+        end = _Told()
         with upstream_errors(_refusal_in):
             client = await self._client()
             stream = await client.messages.create(**arguments, stream=True)
             async with stream:
                 async for event in stream:
-                    if text := told.hear(event):
+                    if text := end.hear(event):
                         yield TextDelta(text)
-            yield told.finished()
+            yield end.finished()
 
 
 def request_arguments(request: UpstreamRequest) -> dict[str, Any]:
@@ -89,12 +90,14 @@ def system_text(messages: tuple[ChatMessage, ...]) -> str:
 def reply_of(message: "Message") -> Reply:
     """Raises UpstreamFailed (malformed) for what is no message."""
     content = getattr(message, "content", None)
-    if content is None or message.stop_reason is None:
+    if content is None and (error := getattr(message, "error", None)):
+        raise of_error_object(error)
+    if content is None:
         raise failed_with(Failure.MALFORMED)
-    text = "".join(block.text for block in content if block.type == "text")
-    told = _Told(reason=message.stop_reason, upstream_model=message.model)
-    told.note_usage(message.usage)
-    return Reply(text=text, finished=told.finished())
+    text = "".join(told(block.text) for block in content if block.type == "text")
+    end = _Told(reason=message.stop_reason, upstream_model=told(message.model) or None)
+    end.note_usage(message.usage)
+    return Reply(text=text, finished=end.finished())
 
 
 @dataclass(slots=True)
@@ -113,10 +116,10 @@ class _Told:
         """The text in an event, often none."""
         match event.type:
             case "message_start":
-                self.upstream_model = event.message.model
+                self.upstream_model = told(event.message.model) or None
                 self.note_usage(event.message.usage)
             case "content_block_delta" if event.delta.type == "text_delta":
-                return str(event.delta.text)
+                return told(event.delta.text)
             case "message_delta":
                 self.reason = event.delta.stop_reason or self.reason
                 self.note_usage(event.usage)
@@ -131,8 +134,8 @@ class _Told:
         self.read = _given(usage, "cache_read_input_tokens", self.read) or 0
 
     def finished(self) -> Finished:
-        """Raises UpstreamFailed (malformed) for a stream that just stopped."""
-        if self.reason is None:
+        """Raises UpstreamFailed (malformed) for an answer that just stopped."""
+        if not isinstance(self.reason, str):
             raise failed_with(Failure.MALFORMED)
         reason = _FINISH_REASONS.get(self.reason, FinishReason.STOP)
         return Finished(reason=reason, usage=self._usage(), upstream_model=self.upstream_model)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 import httpx2
 
+from src.integrations.llm.guarded_client import GuardedClient
+
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from google.genai import Client as GoogleClient
@@ -28,8 +30,9 @@ class ProviderClients:
     """
 
     def __init__(self, *, connect_timeout_s: float, read_timeout_s: float) -> None:
-        self._timeout = httpx2.Timeout(read_timeout_s, connect=connect_timeout_s)
-        self._http: httpx2.AsyncClient | None = None
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._http: GuardedClient | None = None
         self._session: aiohttp.ClientSession | None = None
         self._made: dict[tuple[str, ...], Any] = {}
         self._making = asyncio.Lock()
@@ -44,7 +47,6 @@ class ProviderClients:
                 base_url=base_url,
                 api_key=api_key or NO_KEY,
                 max_retries=0,
-                timeout=self._timeout,
                 http_client=self._http_client(),
             )
 
@@ -60,7 +62,6 @@ class ProviderClients:
                 base_url=base_url,
                 api_key=api_key or NO_KEY,
                 max_retries=0,
-                timeout=self._timeout,
                 http_client=self._http_client(),
             )
 
@@ -107,15 +108,11 @@ class ProviderClients:
         client: Client = self._made[key]
         return client
 
-    async def _bound_time(self, request: httpx2.Request) -> None:
-        # google-genai switches timeouts off with each request unless it is given one figure for all of them.
-        request.extensions["timeout"] = self._timeout.as_dict()
-
-    def _http_client(self) -> httpx2.AsyncClient:
+    def _http_client(self) -> GuardedClient:
         if self._http is None:
-            self._http = httpx2.AsyncClient(
-                timeout=self._timeout,
-                event_hooks={"request": [self._bound_time]},
+            self._http = GuardedClient(
+                connect_timeout_s=self._connect_timeout_s,
+                patience_s=self._read_timeout_s,
                 limits=httpx2.Limits(
                     max_connections=MAX_CONNECTIONS, max_keepalive_connections=200, keepalive_expiry=KEEPALIVE_S
                 ),

@@ -15,6 +15,8 @@ from src.domain.completion.model import Failure, UpstreamFailed, UpstreamRequest
 
 MAX_MESSAGE_CHARS = 500
 MAX_CAUSES = 8
+MAX_RETRY_AFTER_S = 3600.0
+"""No provider's word keeps us away for longer."""
 
 _BY_STATUS = {
     400: Failure.CALLER,
@@ -105,8 +107,7 @@ def upstream_errors(read_refusal: ReadRefusal) -> Iterator[None]:
         raise
     except Exception as error:
         refusal = read_refusal(error)
-        failed = refused(refusal) if refusal is not None else failed_with(_kind_of(error))
-        raise failed from error
+        raise (refused(refusal) if refusal is not None else _failure_in(error)) from error
 
 
 def failed_with(kind: Failure, *, status: int | None = None, retry_after_s: float | None = None) -> UpstreamFailed:
@@ -137,22 +138,39 @@ def refuse_untranslatable(request: UpstreamRequest) -> None:
 
 def public_message(text: str) -> str:
     """A provider's message fit for callers: one line, without keys and addresses, at most 500 characters."""
-    line = " ".join(_SECRET_OR_ADDRESS.sub("[...]", text[: 8 * MAX_MESSAGE_CHARS]).split())
+    line = " ".join(_SECRET_OR_ADDRESS.sub("[...]", told(text[: 8 * MAX_MESSAGE_CHARS])).split())
     return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 3] + "..."
 
 
+def told(value: object) -> str:
+    """A provider's text, fit to be stored and sent on; "" for None. Raises UpstreamFailed (malformed) for no text."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise failed_with(Failure.MALFORMED)
+    text = value if value.isascii() else value.encode(errors="replace").decode()
+    return text.replace("\0", "\ufffd")
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as the headers say: retry-after-ms, or retry-after as seconds or date; None where they do not."""
+    """Seconds to wait, an hour at most, as the headers say; None where they do not.
+
+    They say retry-after-ms, or retry-after as seconds or as a date.
+    """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return milliseconds / 1000
+        return min(milliseconds / 1000, MAX_RETRY_AFTER_S)
     value = headers.get("retry-after")
     seconds = _number(value)
-    if seconds is not None or value is None:
-        return seconds
+    if seconds is None and value is not None:
+        seconds = _seconds_until(value)
+    return None if seconds is None else min(seconds, MAX_RETRY_AFTER_S)
+
+
+def _seconds_until(date: str) -> float | None:
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(date).timestamp() - time())
+    except (ValueError, OverflowError, OSError):
         return None
 
 
@@ -185,17 +203,19 @@ def _is_about_the_context(refusal: Refusal) -> bool:
     return not _CONTEXT_NAMES.isdisjoint(refusal.names) or _TOO_LONG.search(refusal.message) is not None
 
 
-def _kind_of(error: BaseException) -> Failure:
-    """The first cause we know; SDKs wrap what their transport raised."""
+def _failure_in(error: BaseException) -> UpstreamFailed:
+    """What the first cause we know stands for; SDKs wrap what their transport raised."""
     cause: BaseException | None = error
     for _ in range(MAX_CAUSES):
         if cause is None:
             break
+        if isinstance(cause, UpstreamFailed):
+            return UpstreamFailed(cause.kind, cause.message)
         kind = _kind_of_one(cause)
         if kind is not None:
-            return kind
+            return failed_with(kind)
         cause = cause.__cause__ or cause.__context__
-    return Failure.MALFORMED
+    return failed_with(Failure.MALFORMED)
 
 
 def _kind_of_one(error: BaseException) -> Failure | None:

@@ -20,7 +20,7 @@ from src.domain.completion.model import (
 )
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm.anthropic_messages import OPENING, system_text
-from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, upstream_errors
+from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
 
 if TYPE_CHECKING:
     from google.genai import Client
@@ -41,23 +41,23 @@ class GoogleGenAI(ChatModel):
 
     async def complete(self, request: UpstreamRequest) -> Reply:
         arguments = request_arguments(request)
-        told = _Told()
+        end = _Told()
         with upstream_errors(_refusal_in):
             client = await self._client()
-            text = told.hear(await client.aio.models.generate_content(**arguments))
-            return Reply(text=text, finished=told.finished())
+            text = end.hear(await client.aio.models.generate_content(**arguments))
+            return Reply(text=text, finished=end.finished())
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         arguments = request_arguments(request)
-        told = _Told()
+        end = _Told()
         with upstream_errors(_refusal_in):
             client = await self._client()
             stream = await client.aio.models.generate_content_stream(**arguments)
             async with aclosing(_read_in_a_task(stream)) as chunks:
                 async for chunk in chunks:
-                    if text := told.hear(chunk):
+                    if text := end.hear(chunk):
                         yield TextDelta(text)
-            yield told.finished()
+            yield end.finished()
 
 
 def request_arguments(request: UpstreamRequest) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class _Told:
 
     def hear(self, chunk: "GenerateContentResponse") -> str:
         """The text in a chunk, often none; a model's thoughts are no text."""
-        self.upstream_model = chunk.model_version or self.upstream_model
+        self.upstream_model = told(chunk.model_version) or self.upstream_model
         self.usage = _usage_of(chunk.usage_metadata) or self.usage
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None:
             self.is_blocked = True
@@ -105,7 +105,7 @@ class _Told:
         if candidate.finish_reason is not None:
             self.reason = candidate.finish_reason.value
         parts = (candidate.content.parts if candidate.content else None) or ()
-        return "".join(part.text for part in parts if part.text and not part.thought)
+        return "".join(told(part.text) for part in parts if part.text and not part.thought)
 
     def finished(self) -> Finished:
         """Raises UpstreamFailed (malformed) for an answer that has no end."""

@@ -17,7 +17,9 @@ from src.domain.completion.model import (
     UpstreamRequest,
 )
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, upstream_errors
+from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
+from src.integrations.llm.relay_failures import of_error_object
+from src.integrations.llm.relay_openai import FAILED
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -53,15 +55,15 @@ class OpenAIChat(ChatModel):
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         arguments = request_arguments(request, self._cap_field) | {"stream_options": {"include_usage": True}}
-        told = _Told()
+        end = _Told()
         with upstream_errors(_refusal_in):
             client = await self._client()
             stream = await client.chat.completions.create(**arguments, stream=True)
             async with stream:
                 async for chunk in stream:
-                    if text := told.hear(chunk):
+                    if text := end.hear(chunk):
                         yield TextDelta(text)
-            yield told.finished()
+            yield end.finished()
 
 
 def request_arguments(request: UpstreamRequest, cap_field: str) -> dict[str, Any]:
@@ -89,15 +91,15 @@ def reply_of(completion: "ChatCompletion") -> Reply:
     """Raises UpstreamFailed (malformed) for what is no completion."""
     # The SDK does not validate: a proxy's page comes out as a string, and any field may be missing.
     choices = getattr(completion, "choices", None)
+    if not choices and (error := getattr(completion, "error", None)):
+        raise of_error_object(error)
     if not choices or choices[0].message is None:
         raise failed_with(Failure.MALFORMED)
     message = choices[0].message
-    finished = Finished(
-        reason=_reason(choices[0].finish_reason),
-        usage=usage_of(completion.usage),
-        upstream_model=completion.model,
+    end = _Told(
+        reason=choices[0].finish_reason, usage=usage_of(completion.usage), upstream_model=told(completion.model)
     )
-    return Reply(text=message.content or message.refusal or "", finished=finished)
+    return Reply(text=told(message.content or message.refusal), finished=end.finished())
 
 
 def usage_of(reported: "CompletionUsage | None") -> Usage | None:
@@ -123,7 +125,7 @@ class _Told:
 
     def hear(self, chunk: "ChatCompletionChunk") -> str:
         """The text in a chunk, often none."""
-        self.upstream_model = chunk.model or self.upstream_model
+        self.upstream_model = told(chunk.model) or self.upstream_model
         self.usage = usage_of(chunk.usage) or self.usage
         text = ""
         for choice in chunk.choices or ():
@@ -131,23 +133,22 @@ class _Told:
                 continue
             self.reason = choice.finish_reason or self.reason
             if choice.delta is not None:
-                text += choice.delta.content or choice.delta.refusal or ""
+                text += told(choice.delta.content or choice.delta.refusal)
         return text
 
     def finished(self) -> Finished:
-        """Raises UpstreamFailed (malformed) for a stream that just stopped."""
-        if self.reason is None:
+        """Raises UpstreamFailed for an answer that just stopped (malformed), and one that broke off."""
+        if not isinstance(self.reason, str):
             raise failed_with(Failure.MALFORMED)
-        return Finished(reason=_reason(self.reason), usage=self.usage, upstream_model=self.upstream_model)
+        if self.reason == FAILED:
+            raise failed_with(Failure.SERVER)
+        reason = _FINISH_REASONS.get(self.reason, FinishReason.STOP)
+        return Finished(reason=reason, usage=self.usage, upstream_model=self.upstream_model or None)
 
 
 def _message(message: ChatMessage, system: str) -> dict[str, str]:
     role = system if message.role is ChatRole.SYSTEM else message.role.value
     return {"role": role, "content": message.text}
-
-
-def _reason(told: str | None) -> FinishReason:
-    return _FINISH_REASONS.get(told or "", FinishReason.STOP)
 
 
 def _refusal_in(error: Exception) -> Refusal | None:

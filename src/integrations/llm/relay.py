@@ -28,14 +28,10 @@ from src.domain.completion.model import (
 )
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm import relay_anthropic, relay_failures, relay_openai
+from src.integrations.llm.bounds import ERROR_TIMEOUT_S, MAX_BODY_BYTES, MAX_ERROR_BYTES, MAX_STREAM_BYTES
 from src.integrations.llm.sse_bytes import EventSplitter, StreamReader, is_whole, parsed
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
-MAX_STREAM_BYTES = 256 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
 LARGE_REQUEST_BYTES = 1024 * 1024
-ERROR_TIMEOUT_S = 5.0
-"""How long the body of an error may take: its status says enough."""
 LINGER_S = 1.0
 """How long a settled stream may take to say its last word."""
 DRAIN_S = 0.05
@@ -93,7 +89,8 @@ _DIALECTS = {
 class Relay(ChatModel):
     """One upstream endpoint. Cheap to make; the session is shared and closed by whoever made it.
 
-    `connect_timeout_s` bounds getting a connection, `read_timeout_s` each wait for more of the answer.
+    `connect_timeout_s` bounds getting a connection, `read_timeout_s` each wait for more of a stream and the time that a
+    whole body takes; together they bound the time to the headers.
     """
 
     def __init__(
@@ -106,6 +103,7 @@ class Relay(ChatModel):
         self._headers = {name.lower(): value for name, value in target.headers.items()}
         self._headers["content-type"] = "application/json"
         self._read_timeout_s = read_timeout_s
+        self._headers_s = connect_timeout_s + read_timeout_s
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s, sock_read=read_timeout_s
         )
@@ -114,7 +112,8 @@ class Relay(ChatModel):
         """The whole answer; `Finished.wire` holds its bytes."""
         response = await self._open(request)
         try:
-            data = await _read_whole(response, MAX_BODY_BYTES)
+            async with asyncio.timeout(self._read_timeout_s):
+                data = await _read_whole(response, MAX_BODY_BYTES)
         except _TRANSPORT_ERRORS as error:
             raise relay_failures.of_transport(error) from error
         finally:
@@ -143,13 +142,14 @@ class Relay(ChatModel):
         if request.chat.stream or "stream" in body:
             body["stream"] = request.chat.stream
         try:
-            response = await self._session.post(
-                self._url,
-                data=_dumped(body),
-                headers=self._headers_for(wire, request.chat.stream),
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
+            async with asyncio.timeout(self._headers_s):
+                response = await self._session.post(
+                    self._url,
+                    data=_dumped(body),
+                    headers=self._headers_for(wire, request.chat.stream),
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                )
         except _TRANSPORT_ERRORS as error:
             raise relay_failures.of_transport(error) from error
         if not 200 <= response.status < 300:
@@ -212,7 +212,7 @@ class _Feed:
                 raise self._reader.failure
             if self._reader.is_over:
                 await self._drain()
-                return None
+                break
             chunk = await self._read()
             events = self._splitter.feed(chunk) if chunk else self._last_events()
             if flowing := self._look_at(events):
@@ -236,6 +236,8 @@ class _Feed:
     def _check_the_end(self) -> None:
         if self._reader.failure is not None:
             raise self._reader.failure
+        if self._reader.is_over and not self._reader.is_complete:
+            raise relay_failures.malformed("The provider's answer ended without a reason.")
         if not self._reader.is_complete:
             raise UpstreamFailed(Failure.DROPPED, "The provider's stream ended before the answer did.")
 

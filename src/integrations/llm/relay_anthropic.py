@@ -66,8 +66,10 @@ def read_reply(data: bytes) -> Reply:
     if body.get("type") == "error":
         raise relay_failures.of_error_object(body.get("error"))
     content = body.get("content")
-    if not isinstance(content, list):
+    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
         raise relay_failures.malformed("The provider's answer has no content.")
+    if not isinstance(body.get("stop_reason"), str):
+        raise relay_failures.malformed("The provider's answer ended without a reason.")
     usage = read_usage(body.get("usage"))
     finished = Finished(
         reason=_reason(body.get("stop_reason")), usage=usage, upstream_model=_text(body.get("model")) or None, wire=data
@@ -75,9 +77,8 @@ def read_reply(data: bytes) -> Reply:
     return Reply(text=_reply_text(content, counted=usage is not None), finished=finished)
 
 
-def _reply_text(content: list[Any], *, counted: bool) -> str:
+def _reply_text(blocks: list[dict[str, Any]], *, counted: bool) -> str:
     """What a reader sees; where tokens must be counted from the text, everything that was generated."""
-    blocks = [block for block in content if isinstance(block, dict)]
     visible = "".join(_text(block.get("text")) for block in blocks)
     if counted:
         return visible
@@ -167,7 +168,7 @@ class AnthropicReader(TailReader):
 
     @property
     def is_complete(self) -> bool:
-        return self.is_over or self._reason is not None
+        return self._reason is not None
 
     @property
     def is_settled(self) -> bool:

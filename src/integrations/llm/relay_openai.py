@@ -15,8 +15,9 @@ _REASONS = {
     "content_filter": FinishReason.CONTENT_FILTER,
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
-    "error": FinishReason.ERROR,
 }
+FAILED = "error"
+"""The finish reason of an answer that broke off, as routers write it."""
 
 
 def body_for(request: UpstreamRequest, wire_body: Mapping[str, Any], cap_field: str) -> dict[str, Any]:
@@ -54,13 +55,26 @@ def read_reply(data: bytes) -> Reply:
     if body.get("error"):
         raise relay_failures.of_error_object(body["error"])
     choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    if not isinstance(choices, list) or not choices:
         raise relay_failures.malformed("The provider's answer has no choices.")
+    for choice in choices:
+        _check_choice(choice)
     usage = read_usage(body.get("usage"))
     finished = Finished(
         reason=_reason(choices[0].get("finish_reason")), usage=usage, upstream_model=_model(body), wire=data
     )
     return Reply(text=_reply_text(choices, counted=usage is not None), finished=finished)
+
+
+def _check_choice(choice: Any) -> None:
+    """Raises UpstreamFailed where a choice is none, failed, or does not say why it ended."""
+    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+        raise relay_failures.malformed("The provider's answer has a choice without a message.")
+    reason = choice.get("finish_reason")
+    if reason == FAILED:
+        raise relay_failures.of_error_object(choice.get("error"))
+    if not isinstance(reason, str):
+        raise relay_failures.malformed("The provider's answer ended without a reason.")
 
 
 def _reply_text(choices: list[Any], *, counted: bool) -> str:
@@ -165,13 +179,16 @@ class OpenAIReader(TailReader):
 
     def _note_end(self, choice: dict[str, Any]) -> None:
         said = choice.get("finish_reason")
-        if isinstance(said, str):
+        if said == FAILED:
+            self.failure = relay_failures.of_error_object(choice.get("error"))
+        elif isinstance(said, str):
             self._ended.add(choice.get("index") if isinstance(choice.get("index"), int) else 0)
             self._reason = self._reason or _reason(said)
 
     @property
     def is_complete(self) -> bool:
-        return self.is_over or len(self._ended) >= self._choices
+        # Servers that know one choice only end the stream after the first.
+        return len(self._ended) >= self._choices or (self.is_over and bool(self._ended))
 
     @property
     def is_settled(self) -> bool:

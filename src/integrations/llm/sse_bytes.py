@@ -15,7 +15,13 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 DONE = b"[DONE]"
 
 _EVENT_END = re.compile(rb"\n\r?\n")
-_COMMENT = ord(":")
+_FIELDS = (b"data:", b"event:")
+_STRAY = re.compile(rb"\n\r?\n(?!data:|event:|id:|retry:|:|\Z)")
+"""An event that begins with none of the fields there are."""
+_LINE = re.compile(rb"(?:(?:data|event|id|retry)?(?::|\Z)|[\s{}\[\]\"])")
+"""What a line may begin with. JSON outside of events is left to its reader: Google's errors come so."""
+_PING = b'"ping"'
+_BOM = b"\xef\xbb\xbf"
 _JSON_ENDS = (b"}\n\n", b"}\r\n\r\n")
 
 
@@ -91,6 +97,35 @@ def is_whole(event: bytes) -> bool:
     return payload == DONE or parsed(payload) is not None
 
 
+def is_garbage(event: bytes) -> bool:
+    """Whether an event holds lines that belong to no event. Clients pass over them, and over the text lost in them."""
+    return any(_LINE.match(line) is None for line in event.removeprefix(_BOM).splitlines())
+
+
+def says_something(events: bytes) -> bool:
+    """Whether any of these whole events is more than a comment or a ping.
+
+    Raises UpstreamFailed (malformed) for what is no event.
+    """
+    return any([_says_something(event) for event in split_events(events)])  # noqa: C419 - all must be looked at
+
+
+def _says_something(event: bytes) -> bool:
+    if is_garbage(event):
+        raise _no_event()
+    payload = payload_of(event)
+    return bool(payload) and not (_PING in payload and is_ping(parsed(payload)))
+
+
+def is_ping(value: Any) -> bool:
+    """Whether the data of an event says that there is nothing to say."""
+    return isinstance(value, dict) and value.get("type") == "ping"
+
+
+def _no_event() -> UpstreamFailed:
+    return UpstreamFailed(Failure.MALFORMED, "The provider sent what is no event.")
+
+
 class StreamReader(Protocol):
     """Looks at a stream's events as they pass. One for each stream."""
 
@@ -163,9 +198,9 @@ class TailReader:
         return b"".join(self._held)
 
     def _is_plain(self, events: bytes) -> bool:
-        if self._holding or not self._has_begun or events[0] == _COMMENT or not events.endswith(_JSON_ENDS):
+        if self._holding or not self._has_begun or not (events.startswith(_FIELDS) and events.endswith(_JSON_ENDS)):
             return False
-        return not self._is_marked(events)
+        return not self._is_marked(events) and _STRAY.search(events) is None
 
     def _is_marked(self, events: bytes) -> bool:
         find = events.find  # measured at two thirds of what `in` takes
@@ -192,6 +227,8 @@ class TailReader:
             return True
         payload = payload_of(event)
         if not payload:
+            if is_garbage(event):
+                self.failure = _no_event()
             return True
         if payload == DONE:
             self.progressed = self.is_over = True
@@ -201,6 +238,6 @@ class TailReader:
         if not isinstance(value, dict):
             self.failure = UpstreamFailed(Failure.MALFORMED, "The provider sent an event that is not JSON.")
             return False
-        self.progressed = value.get("type") != "ping" or self.progressed
+        self.progressed = not is_ping(value) or self.progressed
         self._has_begun = True
         return self.look(value)
