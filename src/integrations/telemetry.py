@@ -13,10 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from src.domain.catalog.model import Model, Provider
 from src.domain.completion.answer import Answer
 from src.domain.completion.caching import AnswerCache, Start
-from src.domain.completion.model import Call, Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
+from src.domain.completion.model import Call, Failure, Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, ResponseCache, Upstreams
 from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, Record, Renewal, UsageRecord
 from src.domain.ledger.ports import Ledger
+from src.domain.routing.board import Board
+from src.domain.routing.breaker import MISCONFIGURED
 from src.shared.errors import QuotaExceeded
 
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -75,6 +77,25 @@ class PrometheusMetrics:
         """Count a request by the template of its path."""
         self._requests.labels(endpoint, str(status)).inc()
         self._request_s.labels(endpoint).observe(duration_s)
+
+    def watch_breakers(self, board: Board) -> None:
+        """Count the breakers that open, and log them: loudly, where an operator must act."""
+        opened = Counter(
+            "gateway_breaker_opened", "Breakers that opened.", ("deployment", "reason"), registry=self._registry
+        )
+
+        def changed(deployment: str, for_s: float, reason: Failure) -> None:
+            if not for_s:
+                log.info("breaker_closed", deployment=deployment)
+                return
+            opened.labels(deployment, reason.value).inc()
+            told = {"deployment": deployment, "reason": reason.value, "for_s": round(for_s, 3)}
+            if reason in MISCONFIGURED:
+                log.error("provider_misconfigured", **told, hint="check the provider's API key and the model's name")
+            else:
+                log.warning("breaker_opened", **told)
+
+        board.tell(changed)
 
     def watch_running(self, count: Callable[[], int]) -> None:
         """Show how many answers are under way, asked for at each scrape."""

@@ -205,6 +205,19 @@ async def test_a_resting_model_of_a_chain_costs_its_callers_nothing(
     assert answers == [(alive, 2)] * BREAKS_AFTER + [(alive, 1)] * 3
 
 
+async def test_a_refused_key_rests_its_deployment_at_once_and_is_told_to_the_operator(
+    gateway: RunningGateway, upstream: Upstream
+) -> None:
+    name = await model(gateway)
+    upstream.always(Fail(status=401), model=name)
+    assert (await ask(gateway, name)).status_code == 502
+    assert (await ask(gateway, name)).status_code == 503
+    assert len(upstream.requests) == 1
+    assert (await breaker_of(gateway, name))["reason"] == "credentials"
+    metrics = (await gateway.http.get("/metrics")).text
+    assert f'gateway_breaker_opened_total{{deployment="openai/{name}",reason="credentials"}} 1.0' in metrics
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["by our count", "by its provider's word"])
 async def test_a_prompt_too_long_for_one_model_goes_to_a_larger_one(
     known: bool, gateway: RunningGateway, upstream: Upstream
