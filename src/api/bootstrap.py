@@ -20,7 +20,7 @@ from src.data.auditor import SqlAuditor
 from src.data.claims import forget_expired_claims
 from src.data.engine import make_engine
 from src.data.group_commit import GroupCommitLedger
-from src.data.snapshots import catalog_snapshot
+from src.data.snapshots import catalog_snapshot, rate_limits_snapshot
 from src.data.unit_of_work import unit_of_work_opener
 from src.domain.catalog.model import CachePolicy
 from src.domain.catalog.ports import CatalogView
@@ -37,10 +37,13 @@ from src.domain.identity.model import Principal
 from src.domain.identity.ports import PasswordHasher, SecretHasher, TokenIssuer
 from src.domain.identity.sessions import SessionPorts, acting_admin, bootstrap_admin, check_bootstrap_key
 from src.domain.ledger.ports import Auditor
+from src.domain.limits.administration import RateLimitAdmin
+from src.domain.limits.limiter import Limiter
 from src.domain.routing.board import Board
 from src.domain.routing.breaker import LONGEST_OPEN_S, BreakerPolicy
 from src.domain.routing.retry import RetryBudget, RetryPolicy
 from src.domain.unit_of_work import OpenUnitOfWork
+from src.integrations.buckets import open_buckets
 from src.integrations.cache.memory import MemoryCache
 from src.integrations.cache.redis import RedisCache
 from src.integrations.catalog import MODELS_FILE
@@ -182,7 +185,14 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         tokens = JwtTokens(_jwt_settings(settings))
         stack.push_async_callback(tokens.close)
         sessions = _sessions(settings, open_uow, tokens, stack)
-        completions = await _completions(settings, engine, snapshot, redis, metrics, stack)
+        rate_limits = rate_limits_snapshot(open_reading)
+        await rate_limits.start()
+        stack.push_async_callback(rate_limits.close)
+        buckets = open_buckets(redis)
+        stack.push_async_callback(buckets.close)
+        completions = await _completions(
+            settings, engine, snapshot, Limiter(rate_limits, buckets), redis, metrics, stack
+        )
         dialogs = DialogPorts(open_uow=open_uow, open_reading=open_reading, catalog=snapshot, clock=utc_now)
         yield Gateway(
             authenticator=Authenticator(open_uow, tokens, hasher, utc_now, open_reading=open_reading),
@@ -190,6 +200,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             open_reading=open_reading,
             catalog=snapshot,
             catalog_admin=CatalogAdmin(open_uow=open_uow, view=snapshot, clock=utc_now),
+            rate_limits=RateLimitAdmin(open_uow=open_uow, view=rate_limits, clock=utc_now),
             upstreams=completions.answers.routing.upstreams,
             completions=completions,
             dialogs=dialogs,
@@ -209,6 +220,7 @@ async def _completions(
     settings: Settings,
     engine: AsyncEngine,
     catalog: CatalogView,
+    limiter: Limiter,
     redis: GuardedRedis | None,
     metrics: PrometheusMetrics,
     stack: AsyncExitStack,
@@ -234,7 +246,7 @@ async def _completions(
     )
     cache = _cache(settings, answers, keeper, redis, metrics, stack)
     stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
-    return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper, cache=cache)
+    return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper, cache=cache, limiter=limiter)
 
 
 def _routing(settings: Settings, upstreams: Upstreams) -> Routing:
