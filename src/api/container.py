@@ -12,6 +12,7 @@ from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
 from src.domain.identity.ports import PasswordHasher, SecretHasher
 from src.domain.identity.sessions import SessionPorts
+from src.domain.limits.administration import RateLimitAdmin
 from src.domain.unit_of_work import OpenUnitOfWork
 from src.shared.clock import Clock
 
@@ -35,6 +36,7 @@ class Gateway:
     open_reading: OpenUnitOfWork
     catalog: CatalogView
     catalog_admin: CatalogAdmin
+    rate_limits: RateLimitAdmin
     upstreams: Upstreams
     completions: CompletionPorts
     dialogs: DialogPorts

@@ -31,6 +31,7 @@ from src.api.routes import (
     health,
     models,
     quotas,
+    rate_limits,
     tokens,
 )
 from src.domain.completion.use_cases import TaskKeeper
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
         tokens.router,
         admin.router,
         quotas.router,
+        rate_limits.router,
         catalog_admin.router,
     ):
         app.include_router(router, prefix=API_PREFIX)

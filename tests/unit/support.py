@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -44,8 +44,11 @@ from src.domain.ledger.model import (
     UsageRecord,
 )
 from src.domain.ledger.quotas import Adjustment, QuotaKey
+from src.domain.limits.limiter import Limiter
+from src.domain.limits.model import RateLimit, RateLimits
 from src.domain.routing.board import Board
 from src.domain.routing.retry import RetryBudget, RetryPolicy
+from src.integrations.buckets.memory import MemoryBuckets
 from src.shared.errors import NotFound
 from src.shared.money import Rate, rate_from_usd
 from src.shared.pages import Page, PageRequest
@@ -240,13 +243,30 @@ def make_routing(upstreams: FakeUpstreams, *, retries: int = 0, **given: Any) ->
     return Routing(upstreams=upstreams, board=Board(), retry=retry, budget=RetryBudget(retry, 0.0))
 
 
+class FakeRateLimitsView:
+    """Limits as they are given."""
+
+    def __init__(self, *limits: RateLimit) -> None:
+        self._limits = RateLimits(limits)
+
+    def current(self) -> RateLimits:
+        return self._limits
+
+    async def refresh(self) -> None:
+        return None
+
+
 def answer_ports(ledger: FakeLedger, upstreams: FakeUpstreams, **given: Any) -> AnswerPorts:
     base = {"ledger": ledger, "routing": make_routing(upstreams), "meter": WordMeter(), "clock": lambda: NOW}
     return AnswerPorts(**{**base, "total_timeout_s": 5.0, **given})
 
 
 def completion_ports(
-    ledger: FakeLedger, upstreams: FakeUpstreams, catalog: Catalog, cache: "FakeCache | None" = None
+    ledger: FakeLedger,
+    upstreams: FakeUpstreams,
+    catalog: Catalog,
+    cache: "FakeCache | None" = None,
+    limiter: Limiter | None = None,
 ) -> CompletionPorts:
     keeper = TaskKeeper(most=100)
     return CompletionPorts(
@@ -261,6 +281,7 @@ def completion_ports(
             patience_s=5,
             admit=keeper.admit,
         ),
+        limiter=limiter or Limiter(FakeRateLimitsView(), MemoryBuckets()),
     )
 
 
@@ -370,6 +391,9 @@ class FakeCache:
         if key in self.kept:
             return self.kept[key][0]
         return self.turns.setdefault(key, seeker) == seeker
+
+    async def get(self, key: str) -> bytes | None:
+        return self.kept[key][0] if key in self.kept else None
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         self.kept[key] = (value, ttl_s)

@@ -5,31 +5,18 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from src.domain.limits.limiter import UNLIMITED, Limiter
-from src.domain.limits.model import LimitName, LimitReached, LimitScope, RateLimit, RateLimits
+from src.domain.limits.model import LimitName, LimitReached, LimitScope
 from src.integrations.buckets.memory import MemoryBuckets
 from tests.makers import make_rate_limit
-from tests.unit.support import make_principal
+from tests.unit.support import FakeRateLimitsView, make_principal
 
 PRINCIPAL = make_principal()
-
-
-class View:
-    """Limits as they are given."""
-
-    def __init__(self, *limits: RateLimit) -> None:
-        self._limits = RateLimits(limits)
-
-    def current(self) -> RateLimits:
-        return self._limits
-
-    async def refresh(self) -> None:
-        return None
 
 
 def limiter(**limits: int) -> Limiter:
     """The limits of the principal's user."""
     scope = {"scope": LimitScope.USER, "scope_id": str(PRINCIPAL.user_id)}
-    return Limiter(View(make_rate_limit(PRINCIPAL.tenant, **scope, **limits)), MemoryBuckets())
+    return Limiter(FakeRateLimitsView(make_rate_limit(PRINCIPAL.tenant, **scope, **limits)), MemoryBuckets())
 
 
 def tokens(count: int) -> Callable[[], Awaitable[int]]:
@@ -90,7 +77,8 @@ async def test_a_call_that_was_undone_never_was() -> None:
 
 async def test_the_limits_of_a_model_hold_for_all_its_callers() -> None:
     office = Limiter(
-        View(make_rate_limit(scope=LimitScope.MODEL, scope_id="fast", requests_per_minute=2)), MemoryBuckets()
+        FakeRateLimitsView(make_rate_limit(scope=LimitScope.MODEL, scope_id="fast", requests_per_minute=2)),
+        MemoryBuckets(),
     )
     for caller in (PRINCIPAL, make_principal()):
         await office.admit(caller, "fast", never)

@@ -17,6 +17,7 @@ from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body, error_response
 from src.api.idempotency import answered_once
 from src.api.native import answer
+from src.api.rate_headers import rate_headers
 from src.api.sse import KEEPALIVE, STREAM_HEADERS, EventStream
 from src.domain.catalog.model import Model
 from src.domain.completion.answer import Answer
@@ -130,10 +131,15 @@ async def serve(
 
     async def first(claim: Claim | None) -> Response:
         answering = await begin(serving.call(claim), gateway.completions)
+        left = rate_headers(answering.call.permit.levels, anthropic=door.dialect is Dialect.ANTHROPIC)
         if parsed.chat.stream:
-            return _stream(answering, serving)
+            stream = _stream(answering, serving)
+            stream.add_headers(left)
+            return stream
         # Generated to its end though the client may leave: what its provider will bill is not known before.
-        return serving.whole(await answering.outcome())
+        response = serving.whole(await answering.outcome())
+        response.headers.update(left)
+        return response
 
     async def attach(found: Claimed) -> EventStream:
         answering = gateway.completions.running.find(found.hold_id)

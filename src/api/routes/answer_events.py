@@ -14,6 +14,7 @@ from src.api.cache_control import cache_header
 from src.api.container import Gateway
 from src.api.dialects.fields import dropped_by, dropped_header
 from src.api.errors import Dialect, error_response
+from src.api.rate_headers import rate_headers
 from src.api.routes.schemas import message_shape
 from src.api.sse import KEEPALIVE, EventStream, event
 from src.domain.catalog.model import Model
@@ -78,7 +79,7 @@ def _early_headers(exchange: Exchanging) -> dict[str, str]:
     answering = exchange.answering
     model = answering.model or answering.call.route.models[0]
     told = _cap_and_dropped(answering.output_cap, model, answering.call.chat.parameters)
-    return told | cache_header(answering.cache)
+    return told | cache_header(answering.cache) | rate_headers(answering.call.permit.levels)
 
 
 def _cap_and_dropped(output_cap: int | None, model: Model | None, parameters: Parameters) -> dict[str, str]:

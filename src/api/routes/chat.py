@@ -11,6 +11,7 @@ from src.api.deps import GatewayDep, PrincipalDep
 from src.api.idempotency import answered_once
 from src.api.json import dumps
 from src.api.native import NativeRoute, answer
+from src.api.rate_headers import rate_headers
 from src.api.routes.schemas import ChatBody, exchange_shape
 from src.domain.completion.idempotency import Claim, Kept, kept
 from src.domain.dialogs.model import Message
@@ -39,7 +40,7 @@ async def chat(request: Request, body: ChatBody, principal: PrincipalDep, gatewa
             cache=wish,
         )
         exchanged = await answer_once(principal, asked, gateway.dialogs, gateway.completions)
-        return answer(_content(exchanged.answer), headers=_headers(exchanged))
+        return answer(_content(exchanged.answer), headers=_headers(exchanged) | rate_headers(exchanged.levels))
 
     return await answered_once(request, principal, gateway, first)
 

@@ -13,6 +13,7 @@ from src.api.deps import GatewayDep, PageDep, PrincipalDep, path_id
 from src.api.idempotency import answered_once
 from src.api.json import dumps
 from src.api.native import NativeRoute, answer, listed
+from src.api.rate_headers import rate_headers
 from src.api.routes.answer_events import asked_stream, exchange_headers, followed_stream, last_event_id
 from src.api.routes.schemas import DialogBody, MessageBody, dialog_shape, message_shape
 from src.api.sse import EventStream
@@ -104,7 +105,7 @@ async def send_message(
         if body.stream:
             return asked_stream(exchange, question.request_id)
         exchanged = await exchange.exchanged()
-        return answer(_pair(exchanged), 201, exchange_headers(exchanged))
+        return answer(_pair(exchanged), 201, exchange_headers(exchanged) | rate_headers(exchanged.levels))
 
     async def attach(found: Claimed) -> EventStream:
         message_id = MessageId(found.claim.message_id or found.claim.id)

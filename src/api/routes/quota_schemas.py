@@ -7,10 +7,12 @@ from pydantic import Field
 
 from src.api.body import Body
 from src.api.routes.identity_schemas import Amount, Reason, Text
+from src.api.routes.rate_limit_schemas import RateLimitsBody, rate_limits_shape
 from src.api.routes.tokens import quota_shape
 from src.domain.ledger.model import MAX_AMOUNT, Scope, Unit, Window
 from src.domain.ledger.quota_admin import LIMITS, Limits, QuotaOrder
 from src.domain.ledger.standing import QuotaStanding
+from src.domain.limits.administration import Limits as RateLimits
 
 Limit = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
 
@@ -44,8 +46,8 @@ class AdjustmentBody(Body):
     reason: Reason | None = None
 
 
-class LimitsBody(Body):
-    """A user's limits; null removes one, what is not named stays."""
+class LimitsBody(RateLimitsBody):
+    """A user's quotas and rate limits; null removes one, what is not named stays."""
 
     tokens_per_day: Limit | None = None
     tokens_per_month: Limit | None = None
@@ -54,15 +56,15 @@ class LimitsBody(Body):
     requests_per_day: Limit | None = None
     requests_per_month: Limit | None = None
 
-    def to_domain(self) -> Limits:
-        """Those that were named."""
+    def quotas(self) -> Limits:
+        """The quotas that were named."""
         named = self.changes()
         return {limit: named[_name(*limit)] for limit in LIMITS if _name(*limit) in named}
 
 
-def limits_shape(limits: Limits) -> dict[str, int | None]:
+def limits_shape(quotas: Limits, rate_limits: RateLimits) -> dict[str, int | None]:
     """All limits of a user as they are answered."""
-    return {_name(*limit): amount for limit, amount in limits.items()}
+    return {**rate_limits_shape(rate_limits), **{_name(*limit): amount for limit, amount in quotas.items()}}
 
 
 def _name(unit: Unit, window: Window) -> str:

@@ -13,6 +13,7 @@ from src.api.routes.identity_schemas import entry_shape
 from src.api.routes.quota_schemas import AdjustmentBody, LimitsBody, QuotaBody, limits_shape, owned_quota_shape
 from src.domain.ledger import quota_admin
 from src.domain.ledger.model import QuotaId, Scope
+from src.domain.limits.administration import set_user_rate_limits, user_rate_limits
 
 router = APIRouter(prefix="/admin", tags=["quotas"], route_class=NativeRoute)
 
@@ -84,11 +85,10 @@ async def quota_entries(quota_id: str, principal: AdminDep, gateway: GatewayDep,
 
 @router.get("/users/{user_id}/limits")
 async def user_limits(user_id: str, principal: AdminDep, gateway: GatewayDep) -> Response:
-    """A user's limits per day and month, over all models."""
-    found = await quota_admin.user_limits(
-        principal, user_of(user_id), open_uow=gateway.open_reading, clock=gateway.clock
-    )
-    return answer(limits_shape(found))
+    """A user's quotas per day and month, over all models, and rate limits."""
+    user, reading = user_of(user_id), gateway.open_reading
+    quotas = await quota_admin.user_limits(principal, user, open_uow=reading, clock=gateway.clock)
+    return answer(limits_shape(quotas, await user_rate_limits(principal, user, open_uow=reading)))
 
 
 @router.patch("/users/{user_id}/limits")
@@ -96,7 +96,7 @@ async def set_user_limits(
     user_id: str, body: LimitsBody, principal: AdminDep, gateway: GatewayDep, request_id: RequestId
 ) -> Response:
     """Set the limits that are named, remove those that are null; all limits as they are then."""
-    found = await quota_admin.set_user_limits(
-        principal, user_of(user_id), body.to_domain(), **changing(gateway, request_id)
-    )
-    return answer(limits_shape(found))
+    user = user_of(user_id)
+    rates = await set_user_rate_limits(principal, user, body.rate_limits(), gateway.rate_limits, request_id)
+    quotas = await quota_admin.set_user_limits(principal, user, body.quotas(), **changing(gateway, request_id))
+    return answer(limits_shape(quotas, rates))

@@ -212,8 +212,10 @@ class Answering:
                 listener.set_result(None)
 
     async def _run(self) -> None:
+        used_tokens = 0
         try:
             outcome = await self._generate()
+            used_tokens = outcome.usage.total_tokens
             await self._lease.cover(outcome.usage.output_tokens)
             hold = self._lease.hold
             closing = closing_of(self.call, hold, outcome)
@@ -226,7 +228,10 @@ class Answering:
             self._broken = Unavailable("The answer could not be stored; it was not charged. Try again.")
             raise
         finally:
-            self._announce()
+            try:
+                await self.call.permit.end(used_tokens)  # before anybody hears of it, who may ask again at once
+            finally:
+                self._announce()
 
     async def _generate(self) -> Outcome:
         """However the call ends, an outcome. What must be counted is counted when nothing can cancel it any more."""

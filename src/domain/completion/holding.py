@@ -83,6 +83,11 @@ async def plan_hold(call: Call, meter: TokenMeter, clock: Clock, policy: Holding
     return Plan(request=request, output_tokens=whole, step=first if first < whole else None)
 
 
+async def likely_tokens(call: Call, meter: TokenMeter) -> int:
+    """What the call is likely to use at the most: its prompt, and the output that is held at first."""
+    return await meter.prompt_estimate(call.chat, call.route.models[0]) + _outputs(call)[0]
+
+
 def _outputs(call: Call) -> tuple[int, int]:
     """How much output to hold at first, and in all.
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from src.domain.catalog.model import Model, ProviderKind, Route, Usage
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import Attempt, CallStatus, Record
+from src.domain.limits.limiter import UNLIMITED, Permit
 from src.shared.errors import GatewayError
 from src.shared.money import MicroDollars
 
@@ -239,7 +240,8 @@ class Call:
 
     `opening` commits with the hold, `noting` with each note of its progress, `closing` with the settlement. A detached
     call goes on when nobody listens. With `keeps_prompt_estimate`, the outcome tells what listeners were told of the
-    prompt before its usage was known. `cache_use` is set where the response cache is on and had no answer.
+    prompt before its usage was known. `cache_use` is set where the response cache is on and had no answer. `permit` is
+    its place in the rate limits, which it is given as it begins.
     """
 
     principal: Principal
@@ -256,3 +258,4 @@ class Call:
     keeps_prompt_estimate: bool = False
     cache: CacheWish = CacheWish()
     cache_use: CacheUse | None = None
+    permit: Permit = UNLIMITED

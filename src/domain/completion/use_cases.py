@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from src.domain.catalog.model import Catalog, Route
@@ -10,9 +10,11 @@ from src.domain.catalog.ports import CatalogView
 from src.domain.completion.answer import Answer
 from src.domain.completion.answering import Answering, AnswerPorts
 from src.domain.completion.caching import AnswerCache
-from src.domain.completion.holding import plan_hold
+from src.domain.completion.holding import likely_tokens, plan_hold
+from src.domain.completion.idempotency import KeyTaken
 from src.domain.completion.model import Call
 from src.domain.identity.model import Principal
+from src.domain.limits.limiter import UNLIMITED, Limiter
 from src.shared.errors import NotAllowed, Unavailable
 
 SETTLE_TIMEOUT_S = 10.0
@@ -103,6 +105,7 @@ class CompletionPorts:
     catalog: CatalogView
     keeper: TaskKeeper
     cache: AnswerCache
+    limiter: Limiter
     running: Running = field(default_factory=Running)
 
 
@@ -120,11 +123,26 @@ def resolve(catalog: Catalog, principal: Principal, name: str | None) -> Route:
 async def begin(call: Call, ports: CompletionPorts) -> Answer:
     """The answer from the cache; else hold the worst case and start generating: that goes on in a task of its own.
 
-    Raises QuotaExceeded or Unavailable, and what failed for an identical call that was waited for; then nothing was
-    called and nothing is owed.
+    Raises LimitReached, QuotaExceeded or Unavailable, and what failed for an identical call that was waited for; then
+    nothing was called and nothing is owed.
     """
     ports.keeper.admit()
-    return await ports.cache.answered(call, lambda asked: _generating(asked, ports))
+    permit = await ports.limiter.admit(
+        call.principal, call.route.name, lambda: likely_tokens(call, ports.answers.meter)
+    )
+    if permit is not UNLIMITED:
+        call = replace(call, permit=permit)
+    try:
+        answer = await ports.cache.answered(call, lambda asked: _generating(asked, ports))
+    except KeyTaken:  # it repeats another, which counts
+        await permit.undo()
+        raise
+    except BaseException:
+        await permit.end(0)
+        raise
+    if not isinstance(answer, Answering):
+        await permit.end(0)
+    return answer
 
 
 async def _generating(call: Call, ports: CompletionPorts) -> Answering:

@@ -37,6 +37,7 @@ from src.domain.dialogs.model import (
 from src.domain.dialogs.use_cases import DialogPorts, own_dialog
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import CallStatus, Record
+from src.domain.limits.model import Level
 from src.shared.errors import InvalidRequest, NotFound
 
 MAX_HISTORY = 2000
@@ -57,13 +58,17 @@ _ENDED_AS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchanged:
-    """A question and its answer as they are stored, and the call that gave it."""
+    """A question and its answer as they are stored, and the call that gave it.
+
+    `levels` are those of the rate buckets it took from, for whoever waits for the answer.
+    """
 
     question: Message
     answer: Message
     omitted_turns: int
     outcome: Outcome
     parameters: Parameters
+    levels: Sequence[Level] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ class Exchanging:
             omitted_turns=self.omitted_turns,
             outcome=outcome,
             parameters=self.answering.call.chat.parameters,
+            levels=self.answering.call.permit.levels,
         )
 
 
