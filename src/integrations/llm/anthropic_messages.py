@@ -18,6 +18,7 @@ from src.domain.completion.model import (
 )
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
+from src.integrations.llm.guarded_client import sooner
 from src.integrations.llm.relay_failures import of_error_object
 
 if TYPE_CHECKING:
@@ -51,14 +52,14 @@ class AnthropicMessages(ChatModel):
         arguments = request_arguments(request)
         with upstream_errors(_refusal_in):
             client = await self._client()
-            return reply_of(await client.messages.create(**arguments, stream=False))
+            return reply_of(await client.messages.create(**arguments, **sooner(request), stream=False))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         arguments = request_arguments(request)
         end = _Told()
         with upstream_errors(_refusal_in):
             client = await self._client()
-            stream = await client.messages.create(**arguments, stream=True)
+            stream = await client.messages.create(**arguments, **sooner(request), stream=True)
             async with stream:
                 async for event in stream:
                     if text := end.hear(event):

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from src.domain.completion.model import Failure
+from src.domain.completion.model import Failure, UpstreamRequest
 from src.integrations.llm.bounds import ERROR_TIMEOUT_S, MAX_ERROR_BYTES, BodyWatch, EventWatch, Watch
 from src.integrations.llm.failures import failed_with
 
@@ -21,17 +21,26 @@ class GuardedClient(httpx2.AsyncClient):
     def __init__(self, *, connect_timeout_s: float, patience_s: float, **options: Any) -> None:
         super().__init__(timeout=httpx2.Timeout(patience_s, connect=connect_timeout_s), **options)
         self._patience_s = patience_s
+        self._connect_s = connect_timeout_s
         self._headers_s = connect_timeout_s + patience_s
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         # google-genai switches timeouts off with each request unless it is given one figure for all of them.
-        request.extensions["timeout"] = self.timeout.as_dict()
+        asked = request.extensions.get("timeout", {}).get("connect")
+        ours = self.timeout.as_dict()
+        request.extensions["timeout"] = ours | {"connect": min(asked or self._connect_s, self._connect_s)}
         async with asyncio.timeout(self._headers_s):
             response = await super().send(request, stream=True, **options)
         _guard(response, self._patience_s)
         if not stream:
             await response.aread()
         return response
+
+
+def sooner(request: UpstreamRequest) -> dict[str, Any]:
+    """The SDKs' argument for a model that must be reached sooner than others. (Google's has none.)"""
+    connect_s = request.model.deadlines.connect_s
+    return {} if connect_s is None else {"timeout": httpx2.Timeout(None, connect=connect_s)}
 
 
 def _guard(response: httpx2.Response, patience_s: float) -> None:

@@ -104,9 +104,7 @@ class Relay(ChatModel):
         self._headers["content-type"] = "application/json"
         self._read_timeout_s = read_timeout_s
         self._headers_s = connect_timeout_s + read_timeout_s
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s, sock_read=read_timeout_s
-        )
+        self._timeout = _timeout(connect_timeout_s, read_timeout_s)
 
     async def complete(self, request: UpstreamRequest) -> Reply:
         """The whole answer; `Finished.wire` holds its bytes."""
@@ -147,7 +145,7 @@ class Relay(ChatModel):
                     self._url,
                     data=_dumped(body),
                     headers=self._headers_for(wire, request.chat.stream),
-                    timeout=self._timeout,
+                    timeout=self._timeout_of(request),
                     allow_redirects=False,
                 )
         except _TRANSPORT_ERRORS as error:
@@ -155,6 +153,12 @@ class Relay(ChatModel):
         if not 200 <= response.status < 300:
             raise await self._refused(response)
         return response
+
+    def _timeout_of(self, request: UpstreamRequest) -> aiohttp.ClientTimeout:
+        connect_s = request.model.deadlines.connect_s
+        if connect_s is None:
+            return self._timeout
+        return _timeout(connect_s, self._read_timeout_s)
 
     def _wire_of(self, request: UpstreamRequest) -> WireBody:
         wire = request.chat.wire
@@ -270,6 +274,10 @@ class _Feed:
                     pass
         except _TRANSPORT_ERRORS:
             return
+
+
+def _timeout(connect_s: float, read_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=read_s)
 
 
 def _dumped(body: dict[str, Any]) -> bytes | BytesIO:
