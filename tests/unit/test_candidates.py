@@ -74,6 +74,9 @@ def test_a_conversation_stays_where_it_is_and_few_move_when_a_model_comes() -> N
 def test_a_chain_that_is_not_sticky_draws_each_time() -> None:
     route = route_of(ChainStrategy.WEIGHTED, *named("a", "b"), sticky=False)
     assert len({tried(route, sticky="the same")[0] for _ in range(100)}) == 2
+    places = (Deployment(provider="east", upstream="a"), Deployment(provider="west", upstream="a"))
+    spread = route_of(ChainStrategy.ORDERED, replace(named("a")[0], deployments=places), sticky=False)
+    assert len({tried(spread, sticky="the same")[0] for _ in range(100)}) == 3
 
 
 def test_the_cheapest_is_first_by_todays_prices() -> None:

@@ -41,7 +41,8 @@ def candidates(
     The route's strategy orders its models, weights order each model's deployments. With `sticky`, what is drawn by
     weight is drawn alike for the same word, whichever replica draws: providers find their prompt caches warm.
     """
-    ordered = _ordered(route, board, stream=stream, sticky=sticky if route.sticky else None, now=now)
+    sticky = sticky if route.sticky else None
+    ordered = _ordered(route, board, stream=stream, sticky=sticky, now=now)
     return [each for model in ordered for each in _deployments(model, providers, sticky)]
 
 
