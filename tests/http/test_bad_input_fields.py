@@ -28,6 +28,9 @@ NO_ZONE: tuple[Any, ...] = (
 NO_COUNT: tuple[Any, ...] = ("5", 1.5, True, [], {}, 0, -1, 10**30, 1e308, 2**64)
 NO_NUMBER: tuple[Any, ...] = ("0.5", True, [], {}, -3, 10**30, 1e308, 2**64)
 NO_LIMIT: tuple[Any, ...] = ("5", 1.5, True, [], {}, -1, 10**15 + 1, 10**30, 1e308)
+NO_RATE_LIMITS: dict[str, tuple[Any, ...]] = dict.fromkeys(
+    ("requests_per_minute", "tokens_per_minute", "parallel"), (*NO_LIMIT, 0)
+)
 NO_OBJECT: tuple[Any, ...] = (5, "x", True, [], [{}])
 NO_NAME: tuple[Any, ...] = (*NO_TEXT, "", "x" * 201)
 NO_TITLE: tuple[Any, ...] = (*NO_TEXT, "x" * 501)
@@ -156,10 +159,17 @@ TABLE: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]] 
     ("PATCH", "/api/v1/admin/users/{user_id}/limits"): (
         {},
         {
-            f"{unit}_per_{window}": NO_LIMIT
-            for unit in ("tokens", "micro_usd", "requests")
-            for window in ("day", "month")
+            **{
+                f"{unit}_per_{window}": NO_LIMIT
+                for unit in ("tokens", "micro_usd", "requests")
+                for window in ("day", "month")
+            },
+            **NO_RATE_LIMITS,
         },
+    ),
+    ("PUT", "/api/v1/admin/rate-limits"): (
+        {"scope": "tenant", "scope_id": "{tenant_id}", "parallel": 5},
+        {"scope": (*NO_TEXT, "world", "", None, "new_user"), "scope_id": (*NO_NAME, None), **NO_RATE_LIMITS},
     ),
     ("PUT", "/api/v1/admin/quotas"): (
         {"scope": "tenant", "scope_id": "{tenant_id}", "unit": "tokens", "window": "day", "limit": 5},

@@ -63,6 +63,7 @@ async def test_an_id_that_names_nothing_is_a_404(odd: str, gateway: RunningGatew
         ("GET", f"/api/v1/admin/users/{odd}/tokens/history", None),
         ("GET", f"/api/v1/admin/users/{odd}/limits", None),
         ("PATCH", f"/api/v1/admin/users/{odd}/limits", {"tokens_per_day": 1}),
+        ("DELETE", f"/api/v1/admin/rate-limits/{odd}", None),
         ("GET", f"/api/v1/admin/quotas/{odd}", None),
         ("DELETE", f"/api/v1/admin/quotas/{odd}", None),
         ("POST", f"/api/v1/admin/quotas/{odd}/adjustments", {"amount": 1}),
@@ -99,6 +100,7 @@ LISTS = {
     "/api/v1/admin/api-keys": ("limit", "after", "before", "tenant_id"),
     "/api/v1/admin/audit": ("limit", "after", "before", "tenant_id"),
     "/api/v1/admin/quotas": ("limit", "after", "before", "tenant_id", "scope", "scope_id"),
+    "/api/v1/admin/rate-limits": ("limit", "after", "before", "tenant_id", "scope"),
     "/api/v1/admin/stats": ("since", "until", "tenant_id"),
     "/history/{user_id}": ("limit",),
 }

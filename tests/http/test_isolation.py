@@ -89,6 +89,8 @@ def of_a_user(town: Town) -> list[tuple[str, str, Any]]:
         ("GET", f"{user}/tokens/history", None),
         ("GET", f"{user}/limits", None),
         ("PATCH", f"{user}/limits", {"tokens_per_day": 10**9}),
+        ("PATCH", f"{user}/limits", {"parallel": 10**9}),
+        ("PUT", "/api/v1/admin/rate-limits", {"scope": "user", "scope_id": town.carol.id, "parallel": 10**9}),
     ]
 
 
@@ -101,6 +103,8 @@ def of_a_tenant(town: Town) -> list[tuple[str, str, Any]]:
         ("GET", f"/api/v1/admin/stats?tenant_id={town.blue}", None),
         ("POST", "/api/v1/admin/users", {"tenant_id": town.blue, "external_id": "mallory"}),
         ("GET", f"/api/v1/admin/quotas?tenant_id={town.blue}", None),
+        ("GET", f"/api/v1/admin/rate-limits?tenant_id={town.blue}", None),
+        ("PUT", "/api/v1/admin/rate-limits", {"scope": "tenant", "scope_id": town.blue, "parallel": 10**9}),
     ]
 
 
@@ -115,6 +119,7 @@ ONLY_PLATFORM_ADMINS: list[tuple[str, str, Any]] = [
     ("GET", "/api/v1/admin/chains", None),
     ("POST", "/api/v1/admin/chains", {"name": "c", "models": ["gpt-4o"]}),
     ("DELETE", "/api/v1/admin/chains/c", None),
+    ("PUT", "/api/v1/admin/rate-limits", {"scope": "model", "scope_id": "gpt-4o", "parallel": 10**9}),
 ]
 
 

@@ -221,15 +221,15 @@ async def test_a_users_limits_are_set_and_removed_by_name(town: Town) -> None:
     user = await somebody(town)
     path = f"/api/v1/admin/users/{user.id}/limits"
     names = [f"{unit}_per_{window}" for unit in ("tokens", "micro_usd", "requests") for window in ("day", "month")]
-    nothing = dict.fromkeys(names)
+    nothing = dict.fromkeys([*names, "requests_per_minute", "tokens_per_minute", "parallel"])
     assert await got(town.admin.http, path) == nothing
     changed = await town.admin.http.patch(path, json={"tokens_per_day": 500, "requests_per_month": 3})
     assert changed.json() == {**nothing, "tokens_per_day": 500, "requests_per_month": 3}
     changed = await town.admin.http.patch(path, json={"tokens_per_day": None, "micro_usd_per_day": 0})
     assert changed.json() == {**nothing, "requests_per_month": 3, "micro_usd_per_day": 0}
     assert await got(town.root, path) == changed.json()
-    error = check_error(await town.admin.http.patch(path, json={"requests_per_minute": 5}), 422)
-    assert error["param"] == "requests_per_minute"
+    error = check_error(await town.admin.http.patch(path, json={"requests_per_hour": 5}), 422)
+    assert error["param"] == "requests_per_hour"
     check_error(await user.http.patch(path, json={}), 403)
     units = [(row["unit"], row["window"]) for row in (await got(user.http, "/api/v1/users/me/tokens"))["quotas"]]
     assert units == [("requests", "month"), ("micro_usd", "day")]
