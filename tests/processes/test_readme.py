@@ -81,7 +81,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     blocks = list(blocks_on(gateway.port))
     assert README.count("<!-- tested -->") == len(blocks)
     ran = await asyncio.to_thread(run_all, blocks, operator.directory)
-    curl, openai, anthropic, tenants, dialogs, again, chat, estimates, quotas, repeated = ran
+    curl, openai, anthropic, tenants, dialogs, again, chat, estimates, quotas, repeated, cached = ran
 
     [completion] = objects_in(curl.output)
     assert completion["choices"][0]["message"]["content"]
@@ -95,6 +95,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     _check_estimate(estimates.output)
     first, second = objects_in(repeated.output)
     assert first == second
+    assert re.findall(r"^x-gateway-cache: (\w+)", cached.output, re.MULTILINE) == ["miss", "hit"]
 
 
 def _check_dialogs(output: str) -> None:
