@@ -1,10 +1,12 @@
 -- Takes from all buckets of a call or from none, settles a call, or renews those under way: ARGV[1] says which.
--- ARGV[2] is the time in ms, or empty for this server's own, which is the same for all replicas.
+-- ARGV[2] is the time in ms, or empty for this server's own, which is the same for all replicas. ARGV[3] has the other
+-- words, with blanks between them: one long argument costs the caller less than many short ones.
 -- A window is a hash: its slots with what was taken in each, their total, the oldest and the newest of them.
 -- Calls under way are a sorted set, by when their leases end. SLOT_MS, SLOTS, LEASE_MS and WAIT_MS stand above.
 
 local WINDOW = 'window'
-local now
+local words, now = {}, nil
+for word in string.gmatch(ARGV[3], '%S+') do words[#words + 1] = word end
 
 if ARGV[2] ~= '' then
   now = tonumber(ARGV[2])
@@ -81,12 +83,12 @@ local function give_back(key, from, amount)
   end
 end
 
--- ARGV: id of the call; for each key its kind, limit and amount.
+-- Words: id of the call; for each key its kind, limit and amount.
 -- Returns, as one text, the slot, and for each key what is used now, ms until nothing is, and ms to wait where it refuses.
 local function take()
-  local id, found, refused = ARGV[3], {}, false
+  local id, found, refused = words[1], {}, false
   for i, key in ipairs(KEYS) do
-    local kind, limit, amount = ARGV[i * 3 + 1], tonumber(ARGV[i * 3 + 2]), tonumber(ARGV[i * 3 + 3])
+    local kind, limit, amount = words[i * 3 - 1], tonumber(words[i * 3]), tonumber(words[i * 3 + 1])
     local each = {kind = kind, amount = amount, reset = 0, wait = 0}
     if kind == WINDOW then
       each.used, each.newest = window_of(key)
@@ -119,12 +121,12 @@ local function take()
   return table.concat(answer, ' ')
 end
 
--- ARGV: id of the call, its slot; for each key its kind and by how much more (or less) was used than was taken.
+-- Words: id of the call, its slot; for each key its kind and by how much more (or less) was used than was taken.
 local function settle()
-  local id, from = ARGV[3], ARGV[4]
+  local id, from = words[1], words[2]
   for i, key in ipairs(KEYS) do
-    local change = tonumber(ARGV[i * 2 + 4])
-    if ARGV[i * 2 + 3] ~= WINDOW then
+    local change = tonumber(words[i * 2 + 2])
+    if words[i * 2 + 1] ~= WINDOW then
       redis.call('ZREM', key, id)
     elseif change > 0 then
       window_of(key)
@@ -135,10 +137,10 @@ local function settle()
   end
 end
 
--- ARGV: for each key the id of a call under way there. One whose lease ended is not taken up again.
+-- Words: for each key the id of a call under way there. One whose lease ended is not taken up again.
 local function renew()
   for i, key in ipairs(KEYS) do
-    if redis.call('ZADD', key, 'XX', 'CH', now + LEASE_MS, ARGV[i + 2]) > 0 then
+    if redis.call('ZADD', key, 'XX', 'CH', now + LEASE_MS, words[i]) > 0 then
       redis.call('PEXPIRE', key, LEASE_MS)
     end
   end

@@ -108,7 +108,7 @@ class RedisBuckets(Buckets):
 
     async def _run(self, what: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         now_ms = "" if self._clock_ms is None else self._clock_ms()
-        words = (*keys, what, now_ms, *arguments)
+        words = (*keys, what, now_ms, " ".join(map(str, arguments)))
 
         async def operation(client: Redis) -> Any:
             try:
