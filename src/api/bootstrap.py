@@ -1,4 +1,4 @@
-"""Settings become a gateway: the only place that names classes of `data` and `integrations`."""
+"""Settings become a gateway: with `operator`, the only place that names classes of `data` and `integrations`."""
 
 import asyncio
 import contextlib
@@ -30,12 +30,12 @@ from src.domain.completion.caching import AnswerCache, SharedAnswers
 from src.domain.completion.fallback import Routing
 from src.domain.completion.holding import HoldingPolicy
 from src.domain.completion.ports import ResponseCache, Upstreams
+from src.domain.completion.similar import SimilarQuestions
 from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
-from src.domain.identity.model import Principal
-from src.domain.identity.ports import PasswordHasher, SecretHasher, TokenIssuer
-from src.domain.identity.sessions import SessionPorts, acting_admin, bootstrap_admin, check_bootstrap_key
+from src.domain.identity.ports import TokenIssuer
+from src.domain.identity.sessions import SessionPorts, bootstrap_admin, check_bootstrap_key
 from src.domain.ledger.ports import Auditor
 from src.domain.limits.administration import RateLimitAdmin
 from src.domain.limits.limiter import Limiter
@@ -55,6 +55,8 @@ from src.integrations.llm.token_meter import SplintrMeter
 from src.integrations.password_hashing import Argon2Passwords
 from src.integrations.redis_client import GuardedRedis, make_redis
 from src.integrations.secret_hashing import KeyedHasher, Purpose
+from src.integrations.semantic import open_similar_questions
+from src.integrations.shared_breakers import SharedBreakers
 from src.integrations.telemetry import (
     ObservedAnswers,
     ObservedCache,
@@ -62,7 +64,7 @@ from src.integrations.telemetry import (
     ObservedUpstreams,
     PrometheusMetrics,
 )
-from src.shared.clock import Clock, utc_now
+from src.shared.clock import utc_now
 from src.shared.errors import InvalidRequest, Misconfigured
 from src.shared.settings import BOOTSTRAP_KEY, SECRETS_FILE_NAME, Settings, kept_secrets
 
@@ -141,7 +143,7 @@ async def _reached(asking: Awaitable[T]) -> T:
 def check_settings(settings: Settings) -> None:
     """What can be known to be wrong before the database is asked. Raises Misconfigured."""
     KeyedHasher(settings.encryption_key)
-    JwtTokens(_jwt_settings(settings))
+    JwtTokens(jwt_settings(settings))
     check_bootstrap_key(settings.bootstrap_key)
     if settings.workers > 1 and settings.database_url.startswith("sqlite"):
         raise Misconfigured(f"GATEWAY_WORKERS is {settings.workers}: more than one process needs PostgreSQL.")
@@ -182,7 +184,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await snapshot.start()
         stack.push_async_callback(snapshot.close)
         redis = _redis(settings, stack)
-        tokens = JwtTokens(_jwt_settings(settings))
+        tokens = JwtTokens(jwt_settings(settings))
         stack.push_async_callback(tokens.close)
         sessions = _sessions(settings, open_uow, tokens, stack)
         rate_limits = rate_limits_snapshot(open_reading)
@@ -229,7 +231,7 @@ async def _completions(
     writer = GroupCommitLedger(engine, clock=utc_now)
     await writer.start()
     stack.push_async_callback(writer.stop)
-    upstreams = ObservedUpstreams(_providers(settings), metrics)
+    upstreams = ObservedUpstreams(open_providers(settings), metrics)
     stack.push_async_callback(upstreams.close)
     sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, writer), engine), name="sweeper")
     stack.push_async_callback(_cancelled, sweeper)
@@ -237,26 +239,40 @@ async def _completions(
     metrics.watch_running(lambda: len(keeper.running))
     answers = AnswerPorts(
         ledger=ObservedLedger(writer, metrics),
-        routing=_routing(settings, upstreams),
+        routing=_routing(settings, upstreams, redis, metrics, stack),
         meter=SplintrMeter(),
         clock=utc_now,
         total_timeout_s=settings.total_timeout_s,
         progress_s=settings.progress_s,
         holding=HoldingPolicy(lease_s=settings.hold_grace_s, least_output_tokens=settings.least_output_tokens),
     )
-    cache = _cache(settings, answers, keeper, redis, metrics, stack)
+    similar = open_similar_questions(catalog.current().models.values())
+    cache = _cache(settings, answers, keeper, redis, similar, metrics, stack)
     stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
     return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper, cache=cache, limiter=limiter)
 
 
-def _routing(settings: Settings, upstreams: Upstreams) -> Routing:
+def _routing(
+    settings: Settings,
+    upstreams: Upstreams,
+    redis: GuardedRedis | None,
+    metrics: PrometheusMetrics,
+    stack: AsyncExitStack,
+) -> Routing:
+    """How chains are called; breakers are watched, and shared where there is a Redis."""
     retry = RetryPolicy(most=settings.retries, share=settings.retry_share)
     breakers = BreakerPolicy(
         most_in_a_row=settings.breaker_failures,
         open_s=settings.breaker_open_s,
         longest_open_s=max(settings.breaker_open_s, LONGEST_OPEN_S),
     )
-    return Routing(upstreams=upstreams, board=Board(breakers), retry=retry, budget=RetryBudget(retry, time.monotonic()))
+    board = Board(breakers)
+    metrics.watch_breakers(board)
+    if redis is not None:
+        shared = SharedBreakers(board, redis)
+        shared.start()
+        stack.push_async_callback(shared.close)
+    return Routing(upstreams=upstreams, board=board, retry=retry, budget=RetryBudget(retry, time.monotonic()))
 
 
 def _sessions(settings: Settings, open_uow: OpenUnitOfWork, tokens: TokenIssuer, stack: AsyncExitStack) -> SessionPorts:
@@ -272,52 +288,8 @@ def _sessions(settings: Settings, open_uow: OpenUnitOfWork, tokens: TokenIssuer,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operator:
-    """What the command line works with: the database, as the first platform admin."""
-
-    principal: Principal
-    open_uow: OpenUnitOfWork
-    auditor: Auditor
-    upstreams: Upstreams
-    tokens: TokenIssuer
-    passwords: PasswordHasher
-    hasher: SecretHasher
-    clock: Clock
-    database: str
-
-
-@asynccontextmanager
-async def open_operator(settings: Settings) -> AsyncIterator[Operator]:
-    """The gateway without its doors. Raises Misconfigured."""
-    async with AsyncExitStack() as stack:
-        engine, open_uow = await stack.enter_async_context(open_database(settings, patient=True))
-        await require_migrated(engine)
-        hasher = KeyedHasher(settings.encryption_key)
-        await bootstrap_admin(open_uow, utc_now, hasher, settings.bootstrap_key)
-        ledger = GroupCommitLedger(engine, clock=utc_now)
-        await ledger.start()
-        stack.push_async_callback(ledger.stop)
-        upstreams = _providers(settings)
-        stack.push_async_callback(upstreams.close)
-        tokens = JwtTokens(_jwt_settings(settings))
-        stack.push_async_callback(tokens.close)
-        passwords = Argon2Passwords()
-        stack.callback(passwords.close)
-        yield Operator(
-            principal=await acting_admin(open_uow),
-            open_uow=open_uow,
-            auditor=SqlAuditor(engine, ledger),
-            upstreams=upstreams,
-            tokens=tokens,
-            passwords=passwords,
-            hasher=hasher,
-            clock=utc_now,
-            database=engine.dialect.name,
-        )
-
-
-def _providers(settings: Settings) -> ProviderModels:
+def open_providers(settings: Settings) -> ProviderModels:
+    """What the providers are called with, to be closed at the end."""
     return ProviderModels(
         settings.provider_secrets(),
         settings.provider_base_urls,
@@ -327,7 +299,8 @@ def _providers(settings: Settings) -> ProviderModels:
     )
 
 
-def _jwt_settings(settings: Settings) -> JwtSettings:
+def jwt_settings(settings: Settings) -> JwtSettings:
+    """Which tokens are believed."""
     return JwtSettings(
         secret=settings.jwt_secret,
         jwks_url=settings.jwt_jwks_url,
@@ -354,6 +327,7 @@ def _cache(
     answers: AnswerPorts,
     keeper: TaskKeeper,
     redis: GuardedRedis | None,
+    similar: SimilarQuestions | None,
     metrics: PrometheusMetrics,
     stack: AsyncExitStack,
 ) -> AnswerCache:
@@ -366,6 +340,7 @@ def _cache(
         default=CachePolicy(ttl_s=settings.cache_ttl_s),
         patience_s=answers.total_timeout_s,
         admit=keeper.admit,
+        similar=similar,
     )
     stack.push_async_callback(cache.close)
     return ObservedAnswers(cache, metrics)

@@ -24,7 +24,7 @@ def cache_wish(headers: Mapping[str, str], default: CacheWish | None = None) -> 
 
 
 def cache_header(use: CacheUse | None) -> dict[str, str]:
-    """Whether the answer was there; nothing where the cache is off."""
+    """Whether the answer was there, or that of a similar question; nothing where the cache is off."""
     if use is None:
         return {}
-    return {HEADER: "miss" if use is CacheUse.MISS else "hit"}
+    return {HEADER: (CacheUse.HIT if use is CacheUse.JOINED else use).value}

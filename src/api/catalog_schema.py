@@ -129,10 +129,11 @@ class DeadlinesBody(Body):
 
 
 class CacheBody(Body):
-    """For how long answers may be given again, and whether to the same user only."""
+    """For how long answers may be given again, whether to the same user only, and to how similar questions."""
 
     ttl_s: Annotated[float, Field(gt=0, le=MAX_CACHE_TTL_S)]
     per_user: StrictBool = False
+    similarity: Annotated[float, Field(ge=0.5, le=1)] | None = None
 
 
 class ModelBody(Body):

@@ -62,7 +62,7 @@ class PrometheusMetrics:
         )
         self.cache = Counter(
             "gateway_cache",
-            "Calls with the response cache on: hits, calls that joined an identical one, misses; and answers stored.",
+            "Calls with the response cache on: hits (also of similar questions), joined calls, misses; answers stored.",
             ("result",),
             registry=self._registry,
         )
@@ -196,6 +196,9 @@ class ObservedCache(ResponseCache):
 
     async def seek(self, key: str, seeker: str, lease_s: float) -> bytes | bool:
         return await self._inner.seek(key, seeker, lease_s)
+
+    async def get(self, key: str) -> bytes | None:
+        return await self._inner.get(key)
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         await self._inner.put(key, value, ttl_s)

@@ -104,6 +104,14 @@ class TestEveryCache:
         await cache.leave("a", ME)
         assert await found(cache, "a") == ANSWER
 
+    async def test_to_look_takes_no_turn(self, cache: ResponseCache) -> None:
+        assert await cache.get("a") is None
+        assert await cache.seek("a", ME, LEASE_S) is True
+        await cache.put("a", ANSWER, 60)
+        assert await cache.get("a") == ANSWER
+        await cache.put("a", b"", 60)
+        assert await cache.get("a") == b""
+
     async def test_hundreds_at_once_are_served(self, cache: ResponseCache) -> None:
         await asyncio.gather(*(cache.put(str(n), str(n).encode(), 60) for n in range(400)))
         values = await asyncio.gather(*(found(cache, str(n)) for n in range(400)))
@@ -205,6 +213,7 @@ class TestRedisAway:
         assert await quickly(lambda: frail.seek("b", ME, LEASE_S)) is True
         await quickly(lambda: frail.put("b", b"2", 60))
         assert await quickly(lambda: frail.seek("b", ME, LEASE_S)) == b"2"
+        assert await quickly(lambda: frail.get("b")) == b"2"
         await quickly(lambda: frail.leave("b", ME))
 
     @pytest.mark.parametrize("fault", ["kill", "freeze"])
@@ -247,5 +256,6 @@ class TestRedisAway:
         async with make_redis(disposable_redis.url) as client:
             await client.lpush(KEY_PREFIX + "a", b"1")
         assert await frail.seek("a", ME, LEASE_S) is True
+        assert await frail.get("a") is None
         await frail.put("a", ANSWER, 60)
         assert await found(frail, "a") == ANSWER

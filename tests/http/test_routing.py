@@ -256,7 +256,7 @@ async def test_operators_read_what_they_wrote(gateway: RunningGateway) -> None:
         "weight": 3,
         "deployments": [{"provider": "openrouter", "upstream": "x/y", "weight": 0}],
         "deadlines": {"connect_s": 1.5, "first_event_s": 10.0, "between_events_s": None, "total_s": 60.0},
-        "cache": {"ttl_s": 60.0, "per_user": True},
+        "cache": {"ttl_s": 60.0, "per_user": True, "similarity": 0.97},
     }
     name = await model(gateway, **fields)
     models = (await gateway.http.get("/api/v1/admin/models")).json()["data"]

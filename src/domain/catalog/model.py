@@ -143,10 +143,14 @@ PATIENT = Deadlines()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePolicy:
-    """Answers are kept for so many seconds, for whoever of the tenant (or only the same user) asks the same."""
+    """Answers are kept for so many seconds, for whoever of the tenant (or only the same user) asks the same.
+
+    With a `similarity` (a cosine, up to 1) also for who asks a question that means the same to that degree.
+    """
 
     ttl_s: float
     per_user: bool = False
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

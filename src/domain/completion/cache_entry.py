@@ -37,7 +37,7 @@ _ACTING = ("tools", "functions", "mcp_servers", "web_search_options", "plugins",
 
 
 def policy_of(call: Call, default: CachePolicy) -> CachePolicy | None:
-    """How long the call's answer may be kept, and for whom; None where the cache is off for it.
+    """How long the call's answer may be kept, for whom and for which questions; None where the cache is off for it.
 
     It is on where every model that may answer has a policy, or where the request wishes it. Never for requests that act
     elsewhere, nor for several choices, which end each for a reason of its own.
@@ -48,8 +48,11 @@ def policy_of(call: Call, default: CachePolicy) -> CachePolicy | None:
     if not wish.on and any(model.cache is None for model in models):
         return None
     policies = [model.cache or default for model in models]
+    similarities = [policy.similarity for policy in policies if policy.similarity is not None]
     return CachePolicy(
-        ttl_s=min(policy.ttl_s for policy in policies), per_user=any(policy.per_user for policy in policies)
+        ttl_s=min(policy.ttl_s for policy in policies),
+        per_user=any(policy.per_user for policy in policies),
+        similarity=max(similarities) if len(similarities) == len(policies) else None,
     )
 
 

@@ -13,6 +13,7 @@ from src.domain.completion.answering import Answering
 from src.domain.completion.cache_entry import Entry, cache_key, entry_of, policy_of, unpacked
 from src.domain.completion.model import CacheUse, Call
 from src.domain.completion.ports import ResponseCache
+from src.domain.completion.similar import Question, SimilarQuestions, question_of
 from src.domain.ledger.model import CallStatus
 from src.domain.ledger.ports import Ledger
 from src.shared.clock import Clock
@@ -58,12 +59,16 @@ Landed = Entry | GatewayError | Vain
 
 @dataclass(eq=False, slots=True)
 class _Flight:
-    """One call for identical questions in this process. `id` is what the other replicas know it by."""
+    """One call for identical questions in this process. `id` is what the other replicas know it by.
+
+    `use` says how those who join it came by its answer.
+    """
 
     landed: "asyncio.Future[Landed]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     id: str = field(default_factory=lambda: new_id().hex)
     answering: Answering | None = None
     is_joined: bool = False
+    use: CacheUse = CacheUse.JOINED
 
     async def join(self) -> Landed:
         """Wait for it; from now on it does not end because its first caller leaves."""
@@ -94,6 +99,7 @@ class _Asked:
     key: str
     ttl_s: float
     start: Start
+    question: Question | None
 
     async def begun(self) -> Answering:
         return await self.start(self.call)
@@ -103,6 +109,7 @@ class SharedAnswers:
     """Answers in a cache. `default` is the policy of requests that wish it for models without one.
 
     Nobody waits for another replica's call longer than `patience_s`; `admit` raises where the process takes no calls.
+    Without `similar`, only equal questions get the same answer, whatever the policies say.
     """
 
     def __init__(
@@ -114,6 +121,7 @@ class SharedAnswers:
         default: CachePolicy,
         patience_s: float,
         admit: Callable[[], None],
+        similar: SimilarQuestions | None = None,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -121,6 +129,7 @@ class SharedAnswers:
         self._default = default
         self._patience_s = patience_s
         self._admit = admit
+        self._similar = similar
         self._under_way: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -130,7 +139,8 @@ class SharedAnswers:
         if policy is None:
             return await start(call)
         call = replace(call, cache_use=CacheUse.MISS)
-        asked = _Asked(call=call, key=cache_key(call, policy), ttl_s=policy.ttl_s, start=start)
+        question = question_of(call, policy) if self._similar else None
+        asked = _Asked(call=call, key=cache_key(call, policy), ttl_s=policy.ttl_s, start=start, question=question)
         return await (self._alone(asked) if call.cache.fresh else self._shared(asked))
 
     async def close(self) -> None:
@@ -139,6 +149,8 @@ class SharedAnswers:
             _, late = await asyncio.wait(set(self._tasks), timeout=CLOSE_TIMEOUT_S)
             for task in late:
                 task.cancel()
+        if self._similar is not None:
+            self._similar.close()
         await self._store.close()
 
     async def _shared(self, asked: _Asked) -> Answer:
@@ -146,7 +158,7 @@ class SharedAnswers:
         while (flight := self._under_way.get(asked.key)) is not None:
             landed = await flight.join()
             if isinstance(landed, Entry):
-                return await self._given(asked, landed, CacheUse.JOINED)
+                return await self._given(asked, landed, flight.use)
             failures += 1
             if landed is Vain.ALONE or failures == MOST_FAILURES:
                 if isinstance(landed, GatewayError):
@@ -158,7 +170,9 @@ class SharedAnswers:
         """Find the answer, or make it, for everybody who asks meanwhile."""
         flight = self._under_way[asked.key] = _Flight()
         try:
-            found = await self._found(asked.key, flight)
+            found, use = await self._found(asked.key, flight), CacheUse.HIT
+            if found is None:
+                found, use = await self._near(asked.question), CacheUse.SEMANTIC
             if found is None:
                 flight.take_off(answering := await asked.begun())
         except BaseException:
@@ -167,8 +181,12 @@ class SharedAnswers:
         if found is None:
             self._later(self._watch(asked, flight, answering))
             return answering
-        self._forget(asked.key, flight, found)
-        return await self._given(asked, found, CacheUse.HIT)
+        if use is CacheUse.SEMANTIC:
+            flight.use = use
+            self._later(self._end(asked.key, flight, found))
+        else:
+            self._forget(asked.key, flight, found)
+        return await self._given(asked, found, use)
 
     async def _alone(self, asked: _Asked) -> Answer:
         answering = await asked.begun()
@@ -197,6 +215,19 @@ class SharedAnswers:
             await asyncio.sleep(random.uniform(*POLL_S))
             self._admit()
 
+    async def _near(self, question: Question | None) -> Entry | None:
+        """What is kept of the most similar question."""
+        if question is None or self._similar is None:
+            return None
+        key = await self._similar.nearest(question)
+        if key is None:
+            return None
+        kept = await self._store.get(key)
+        entry = None if kept is None else unpacked(kept)
+        if entry is None:
+            self._similar.forget(question, key)
+        return entry
+
     async def _watch(self, asked: _Asked, flight: _Flight, answering: Answering) -> None:
         """Keep the turn while the answer is made, then share it."""
         landed: Landed = Vain.AGAIN
@@ -217,6 +248,8 @@ class SharedAnswers:
     async def _put(self, asked: _Asked, landed: Landed) -> None:
         if isinstance(landed, Entry):
             await self._store.put(asked.key, landed.packed(), asked.ttl_s)
+            if asked.question is not None and self._similar is not None:
+                await self._similar.learn(asked.question, asked.key, asked.ttl_s)
 
     async def _end(self, key: str, flight: _Flight, landed: Landed) -> None:
         self._forget(key, flight, landed)

@@ -183,10 +183,11 @@ class UpstreamFailed(Exception):
 
 
 class CacheUse(StrEnum):
-    """What the response cache had for a call: its answer, that of an identical call under way, or none."""
+    """What the response cache had: the answer, that of an identical call under way, that of a similar one, or none."""
 
     HIT = "hit"
     JOINED = "joined"
+    SEMANTIC = "semantic"
     MISS = "miss"
 
 

@@ -1,6 +1,6 @@
 """What a completion needs from outside."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from src.domain.catalog.model import Model, Provider
@@ -63,6 +63,10 @@ class ResponseCache(Protocol):
         """
         ...
 
+    async def get(self, key: str) -> bytes | None:
+        """What is kept, for those who would not make it."""
+        ...
+
     async def put(self, key: str, value: bytes, ttl_s: float) -> None: ...
 
     async def leave(self, key: str, seeker: str) -> None:
@@ -70,3 +74,29 @@ class ResponseCache(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Embedder(Protocol):
+    """Meanings as vectors of length 1: the more alike two texts, the nearer to 1 is the product of theirs."""
+
+    async def vector(self, text: str) -> Sequence[float] | None:
+        """None for a text that it cannot read as a whole, or not now."""
+        ...
+
+    def close(self) -> None:
+        """What waits for its vector is given up."""
+        ...
+
+
+class QuestionIndex(Protocol):
+    """Vectors of questions with the keys of their answers, in this process. Only those of one scope are compared."""
+
+    def nearest(self, scope: str, vector: Sequence[float], least: float) -> str | None:
+        """The key of the nearest question in force, if the product of its vector and this one is at least `least`."""
+        ...
+
+    def put(self, scope: str, key: str, vector: Sequence[float], ttl_s: float) -> None: ...
+
+    def forget(self, scope: str, key: str) -> None:
+        """Of an answer that is not kept any more."""
+        ...

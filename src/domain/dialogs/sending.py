@@ -146,7 +146,7 @@ def ended_answer(answer: Message, outcome: Outcome) -> Message:
         model=outcome.model.name if outcome.model else None,
         usage=outcome.usage,
         cost_micro_usd=outcome.cost_micro_usd,
-        cached=outcome.cache in (CacheUse.HIT, CacheUse.JOINED),
+        cached=outcome.cache not in (None, CacheUse.MISS),
         error={"code": error.specific_code, "message": error.message} if error else None,
         completed_at=outcome.ended_at,
     )

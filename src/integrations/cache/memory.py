@@ -38,12 +38,16 @@ class MemoryCache(ResponseCache):
         self._size_bytes = 0
 
     async def seek(self, key: str, seeker: str, lease_s: float) -> bytes | bool:
+        found = await self.get(key)
+        return True if found is None else found
+
+    async def get(self, key: str) -> bytes | None:
         entry = self._entries.get(key)
         if entry is None:
-            return True
+            return None
         if entry.expires_at_s <= self._clock():
             self._remove(key)
-            return True
+            return None
         self._entries.move_to_end(key)
         return entry.data
 

@@ -42,6 +42,16 @@ class RedisCache(ResponseCache):
             return await self._local.seek(key, seeker, lease_s)
         return found if isinstance(found, bytes) else bool(found)
 
+    async def get(self, key: str) -> bytes | None:
+        async def ask(client: Redis) -> bytes | None:
+            found = await client.get(KEY_PREFIX + key)
+            return found if isinstance(found, bytes) else None
+
+        try:
+            return await self._redis.ask(ask)
+        except RedisAway:
+            return await self._local.get(key)
+
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         if ttl_s <= 0:
             return
