@@ -109,6 +109,7 @@ class CapabilitiesBody(Body):
     sampling: StrictBool = True
     images: StrictBool = True
     tools: StrictBool = True
+    structured_output: StrictBool = True
 
 
 class DeploymentBody(Body):

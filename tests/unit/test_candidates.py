@@ -131,6 +131,8 @@ def test_deployments_of_providers_that_are_off_or_gone_are_left_out() -> None:
         (ProviderKind.OPENAI, {"images": False}, ("images",), False),
         (ProviderKind.OPENAI, {"images": False}, ("tools",), True),
         (ProviderKind.OPENAI, {"tools": False}, ("tools",), False),
+        (ProviderKind.OPENAI, {"structured_output": False}, ("response_format",), False),
+        (ProviderKind.OPENAI, {"structured_output": False}, ("audio",), True),
         (ProviderKind.ANTHROPIC, {}, ("tools",), False),
         (ProviderKind.ANTHROPIC, {"tools": False}, (), True),
     ],

@@ -84,11 +84,7 @@ def _native(name: str, gateway: Gateway) -> dict[str, Any]:
         "max_output": model.max_output,
         "output_reserve": model.output_reserve,
         "price": _price(model.price_at(gateway.clock())),
-        "capabilities": {
-            "sampling": model.capabilities.sampling,
-            "images": model.capabilities.images,
-            "tools": model.capabilities.tools,
-        },
+        "capabilities": asdict(model.capabilities),
         "lifecycle": model.lifecycle.value,
         "replacement": model.replacement,
         "enabled": model.enabled,

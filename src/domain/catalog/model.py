@@ -111,6 +111,7 @@ class Capabilities:
     sampling: bool = True
     images: bool = True
     tools: bool = True
+    structured_output: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,10 @@ TYPICAL_INPUT, TYPICAL_OUTPUT = 3, 1
 """Shares of a typical call's tokens, for comparing prices."""
 
 
+_NEEDS = {"images": "images", "tools": "tools", "response_format": "structured_output"}
+"""What a request may carry, and the ability that it needs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A model at one of its deployments: `model` is the model as it is called there."""
@@ -53,10 +57,7 @@ def can_do(candidate: Candidate, chat: ChatRequest) -> bool:
         return True
     if candidate.provider.kind is not wire.dialect:
         return False
-    abilities = candidate.model.capabilities
-    return (abilities.images or "images" not in wire.same_dialect_only) and (
-        abilities.tools or "tools" not in wire.same_dialect_only
-    )
+    return all(getattr(candidate.model.capabilities, _NEEDS.get(each, ""), True) for each in wire.same_dialect_only)
 
 
 def sticky_word(chat: ChatRequest, dialog_id: object | None) -> str:
