@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from src.api import bootstrap
-from src.api.bootstrap import Operator
+from src.api.operator import Operator, open_operator
 from src.domain.identity import administration, api_keys, tenants
 from src.domain.identity.model import Role, Tenant, User
 from src.domain.identity.ports import Claims
@@ -43,7 +43,7 @@ def work_with(work: Callable[[Operator], Awaitable[T]]) -> T:
     """Run a command's work against the configured database."""
 
     async def run() -> T:
-        async with bootstrap.open_operator(load_settings()) as operator:
+        async with open_operator(load_settings()) as operator:
             return await work(operator)
 
     return asyncio.run(run())

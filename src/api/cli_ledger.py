@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from src.api.bootstrap import Operator
 from src.api.cli_admin import work_with
+from src.api.operator import Operator
 from src.domain.ledger.ports import Audit, Auditor, Breach
 
 ledger_cli = typer.Typer(no_args_is_help=True, help="The books.")

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import typer
 
-from src.api.bootstrap import Operator
 from src.api.cli_admin import TenantSlug, tenant_of_slug, user_of_tenant, work_with
+from src.api.operator import Operator
 from src.domain.ledger import quota_admin
 from src.domain.ledger.model import QuotaId, Scope, Unit, Window
 from src.domain.ledger.quota_admin import QuotaOrder

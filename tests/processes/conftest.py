@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from src.api import bootstrap
+from src.api.operator import open_operator
 from src.shared.settings import Settings
 from tests.support.gateway import ADMIN_KEY, GatewayProcess, gateway_environment, sqlite_url
 from tests.support.upstream import Upstream
@@ -80,7 +80,7 @@ async def operator(tmp_path: Path, upstream: Upstream, migrated_file: Path) -> A
 async def verified(database_url: str) -> bool:
     """Whether the books are right, as `ledger verify` would say."""
     settings = Settings(_env_file=None, **gateway_environment(database_url))
-    async with bootstrap.open_operator(settings) as found:
+    async with open_operator(settings) as found:
         return not await found.auditor.discrepancies()
 
 
