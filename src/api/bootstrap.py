@@ -30,6 +30,7 @@ from src.domain.completion.caching import AnswerCache, SharedAnswers
 from src.domain.completion.fallback import Routing
 from src.domain.completion.holding import HoldingPolicy
 from src.domain.completion.ports import ResponseCache, Upstreams
+from src.domain.completion.similar import SimilarQuestions
 from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.authentication import Authenticator
@@ -54,6 +55,8 @@ from src.integrations.llm.token_meter import SplintrMeter
 from src.integrations.password_hashing import Argon2Passwords
 from src.integrations.redis_client import GuardedRedis, make_redis
 from src.integrations.secret_hashing import KeyedHasher, Purpose
+from src.integrations.semantic import open_similar_questions
+from src.integrations.shared_breakers import SharedBreakers
 from src.integrations.telemetry import (
     ObservedAnswers,
     ObservedCache,
@@ -236,26 +239,40 @@ async def _completions(
     metrics.watch_running(lambda: len(keeper.running))
     answers = AnswerPorts(
         ledger=ObservedLedger(writer, metrics),
-        routing=_routing(settings, upstreams),
+        routing=_routing(settings, upstreams, redis, metrics, stack),
         meter=SplintrMeter(),
         clock=utc_now,
         total_timeout_s=settings.total_timeout_s,
         progress_s=settings.progress_s,
         holding=HoldingPolicy(lease_s=settings.hold_grace_s, least_output_tokens=settings.least_output_tokens),
     )
-    cache = _cache(settings, answers, keeper, redis, metrics, stack)
+    similar = open_similar_questions(catalog.current().models.values())
+    cache = _cache(settings, answers, keeper, redis, similar, metrics, stack)
     stack.push_async_callback(keeper.drain, settings.drain_timeout_s)
     return CompletionPorts(answers=answers, catalog=catalog, keeper=keeper, cache=cache, limiter=limiter)
 
 
-def _routing(settings: Settings, upstreams: Upstreams) -> Routing:
+def _routing(
+    settings: Settings,
+    upstreams: Upstreams,
+    redis: GuardedRedis | None,
+    metrics: PrometheusMetrics,
+    stack: AsyncExitStack,
+) -> Routing:
+    """How chains are called; breakers are watched, and shared where there is a Redis."""
     retry = RetryPolicy(most=settings.retries, share=settings.retry_share)
     breakers = BreakerPolicy(
         most_in_a_row=settings.breaker_failures,
         open_s=settings.breaker_open_s,
         longest_open_s=max(settings.breaker_open_s, LONGEST_OPEN_S),
     )
-    return Routing(upstreams=upstreams, board=Board(breakers), retry=retry, budget=RetryBudget(retry, time.monotonic()))
+    board = Board(breakers)
+    metrics.watch_breakers(board)
+    if redis is not None:
+        shared = SharedBreakers(board, redis)
+        shared.start()
+        stack.push_async_callback(shared.close)
+    return Routing(upstreams=upstreams, board=board, retry=retry, budget=RetryBudget(retry, time.monotonic()))
 
 
 def _sessions(settings: Settings, open_uow: OpenUnitOfWork, tokens: TokenIssuer, stack: AsyncExitStack) -> SessionPorts:
@@ -310,6 +327,7 @@ def _cache(
     answers: AnswerPorts,
     keeper: TaskKeeper,
     redis: GuardedRedis | None,
+    similar: SimilarQuestions | None,
     metrics: PrometheusMetrics,
     stack: AsyncExitStack,
 ) -> AnswerCache:
@@ -322,6 +340,7 @@ def _cache(
         default=CachePolicy(ttl_s=settings.cache_ttl_s),
         patience_s=answers.total_timeout_s,
         admit=keeper.admit,
+        similar=similar,
     )
     stack.push_async_callback(cache.close)
     return ObservedAnswers(cache, metrics)
