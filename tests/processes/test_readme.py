@@ -81,7 +81,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     blocks = list(blocks_on(gateway.port))
     assert README.count("<!-- tested -->") == len(blocks)
     ran = await asyncio.to_thread(run_all, blocks, operator.directory)
-    curl, openai, anthropic, tenants, dialogs, again, chat, estimates, quotas, repeated, cached = ran
+    curl, openai, anthropic, tenants, dialogs, again, chat, estimates, quotas, limits, repeated, cached = ran
 
     [completion] = objects_in(curl.output)
     assert completion["choices"][0]["message"]["content"]
@@ -92,6 +92,7 @@ async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operato
     _check_heard_again(again.output)
     _check_chat(chat.output)
     _check_quotas(quotas.output)
+    _check_rate_limits(limits.output)
     _check_estimate(estimates.output)
     first, second = objects_in(repeated.output)
     assert first == second
@@ -135,6 +136,17 @@ def _check_quotas(output: str) -> None:
         ("user", "requests", "month"),
         ("user", "tokens", "day"),
     ]
+
+
+def _check_rate_limits(output: str) -> None:
+    answers, _, headers = output.partition("x-ratelimit-")
+    of_alice, of_tenant, listed = objects_in(answers)
+    assert (of_alice["requests_per_minute"], of_alice["parallel"], of_alice["requests_per_month"]) == (60, 4, 1000)
+    assert {limit["scope"] for limit in listed["data"]} == {"user", "tenant"}
+    assert of_tenant in listed["data"]
+    assert "limit-requests: 60" in headers
+    assert "remaining-requests: 59" in headers
+    assert "limit-tokens: 100000" in headers
 
 
 def _check_chat(output: str) -> None:
