@@ -1,5 +1,6 @@
 # Build:                   docker build --tag llm-gateway .
 # With the local model:    docker build --tag llm-gateway --build-arg LOCAL_MODEL=1 .
+# With similar questions:  docker build --tag llm-gateway --build-arg SEMANTIC_CACHE=1 .
 
 FROM python:3.13-slim AS base
 ENV PATH=/opt/venv/bin:$PATH \
@@ -27,6 +28,11 @@ ARG LOCAL_MODEL=0
 RUN if [ "$LOCAL_MODEL" = 1 ]; then \
         uv pip install --require-hashes --no-deps --only-binary :all: --compile-bytecode \
             --requirements requirements/local.lock; \
+    fi
+ARG SEMANTIC_CACHE=0
+RUN if [ "$SEMANTIC_CACHE" = 1 ]; then \
+        uv pip install --require-hashes --no-deps --only-binary :all: --compile-bytecode \
+            --requirements requirements/semantic.lock; \
     fi
 COPY pyproject.toml README.md LICENSE alembic.ini ./
 COPY migrations/ migrations/

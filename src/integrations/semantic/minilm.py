@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class MiniLmEmbedder(Embedder):
-    """One text at a time, in a thread of its own; the model is loaded with the first (about 0.3 s and 90 MiB).
+    """One text at a time, in a thread of its own; the model is loaded with the first (about half a second and 200 MiB).
 
     Fails open: when the model cannot be loaded or fails, no text has a vector.
     """
