@@ -444,10 +444,12 @@ class TestReplicas:
         there = Scene(store=here.store)
         (first,) = here.asking(1)
         await gate.reached.wait()
+        there.cache._patience_s = 600
         waiting = there.asking(2)
         await turns()
         there.ports.keeper.stop_admitting()
-        results = await asyncio.gather(*waiting, return_exceptions=True)
+        async with asyncio.timeout(2):
+            results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [Unavailable, Unavailable]
         gate.opened.set()
         await first

@@ -69,7 +69,6 @@ def cache_key(call: Call, policy: CachePolicy) -> str:
     canonical = json.dumps(
         {
             "form": FORM,
-            "tenant": str(principal.tenant_id),
             "user": str(principal.user_id) if policy.per_user else None,
             "route": call.route.name,
             "models": [[model.name, model.provider, model.upstream] for model in call.route.models],

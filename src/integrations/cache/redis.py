@@ -11,8 +11,8 @@ TURN_PREFIX = "llm-gateway:answer-turn:"
 MAX_TTL_S = 30 * 86_400.0
 
 _SEEK = """
-local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'string' then return value end
+local value = redis.call('GET', KEYS[1])
+if value then return value end
 local whose = redis.call('GET', KEYS[2])
 if whose and whose ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
