@@ -85,6 +85,8 @@ class TcpProxy:
         self._listener: asyncio.Server | None = None
         self.accepted = 0
         """Connections there have been."""
+        self.asked_bytes = 0
+        """What clients have sent, all of them."""
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -216,6 +218,7 @@ class _Connection:
     async def _ask(self) -> None:
         with contextlib.suppress(OSError):
             while data := await self._client_reader.read(CHUNK_BYTES):
+                self._proxy.asked_bytes += len(data)
                 self._target.write(data)
                 await self._target.drain()
 

@@ -72,7 +72,7 @@ async def is_silent(reader: asyncio.StreamReader) -> bool:
 async def test_in_fair_weather_bytes_pass(proxy: TcpProxy, connect: Connect) -> None:
     megabyte = b"0123456789abcdef" * 65536
     assert await asked(await connect(), megabyte) == megabyte
-    assert (proxy.accepted, proxy.open) == (1, 1)
+    assert (proxy.accepted, proxy.open, proxy.asked_bytes) == (1, 1, len(megabyte))
 
 
 def test_a_url_keeps_all_but_its_address() -> None:
