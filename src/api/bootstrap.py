@@ -317,7 +317,8 @@ def _redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis | None:
     """The process's one Redis, where there is one."""
     if settings.redis_url is None:
         return None
-    redis = GuardedRedis(make_redis(settings.redis_url))
+    timeout_s = settings.redis_timeout_s
+    redis = GuardedRedis(make_redis(settings.redis_url, timeout_s=timeout_s), timeout_s=timeout_s)
     stack.push_async_callback(redis.close)
     return redis
 

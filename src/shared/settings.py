@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     database_url: str = Field("", alias="DATABASE_URL")
     database_pool_size: int = Field(10, ge=2, le=200, alias="GATEWAY_DATABASE_POOL_SIZE")
     redis_url: str | None = Field(None, alias="REDIS_URL")
+    redis_timeout_s: float = Field(0.2, gt=0, le=10, alias="GATEWAY_REDIS_TIMEOUT_S")
 
     host: str = Field("127.0.0.1", alias="GATEWAY_HOST")
     port: int = Field(8000, ge=0, le=65535, alias="GATEWAY_PORT")

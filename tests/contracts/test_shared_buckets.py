@@ -27,8 +27,9 @@ async def shared(server: RedisServer, clock: Clock | None = None) -> AsyncIterat
     stores = [RedisBuckets(guard, clock_ms=clock) for guard in guards]
     names: dict[str, str] = {}
     yield tuple(World(store, clock or Clock(), names) for store in stores)  # type: ignore[misc]
-    for closing in (*stores, *guards):
-        await closing.close()
+    for store, guard in zip(stores, guards, strict=True):
+        await store.close()
+        await guard.close()
 
 
 class TestRedis:

@@ -191,7 +191,8 @@ async def test_replicas_share_answers_through_redis(
     tmp_path: Path, upstream: Upstream, redis_server: RedisServer
 ) -> None:
     """Two gateways on one database; nothing of this test was asked before."""
-    environment = gateway_environment(sqlite_url(tmp_path), upstream, REDIS_URL=redis_server.url)
+    given = {"REDIS_URL": redis_server.url, "GATEWAY_REDIS_TIMEOUT_S": 10}  # the machine may be busy
+    environment = gateway_environment(sqlite_url(tmp_path), upstream, **given)
     question = unique()
     async with running_gateway(environment) as one, running_gateway(environment) as other:
         assert (await one.http.get("/health")).json()["services"]["cache"] == "redis"

@@ -60,10 +60,10 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 async def pair(
     postgres_url: str, upstream: Upstream, disposable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Pair]:
+    monkeypatch.setattr(bootstrap, "GuardedRedis", partial(bootstrap.GuardedRedis, probe_every_s=0.05))
     # What is counted is asked here, not how long a busy machine takes.
-    monkeypatch.setattr(bootstrap, "make_redis", partial(bootstrap.make_redis, timeout_s=2))
-    monkeypatch.setattr(bootstrap, "GuardedRedis", partial(bootstrap.GuardedRedis, timeout_s=2, probe_every_s=0.05))
-    environment = gateway_environment(postgres_url, upstream, REDIS_URL=disposable_redis.url)
+    given = {"REDIS_URL": disposable_redis.url, "GATEWAY_REDIS_TIMEOUT_S": 2}
+    environment = gateway_environment(postgres_url, upstream, **given)
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(running_gateway(environment)) for _ in range(2)]
         yield Pair(first=first, second=second, person=await first.new_user("alice"), redis=disposable_redis)

@@ -73,7 +73,7 @@ async def replicas(
     home = tmp_path_factory.mktemp("replicas")
     async with (
         postgres_server.database() as url,
-        replicas_of(2, url, provider, home, REDIS_URL=redis.url) as started,
+        replicas_of(2, url, provider, home, REDIS_URL=redis.url, GATEWAY_REDIS_TIMEOUT_S=5) as started,
     ):
         yield started
         assert not await asyncio.to_thread(started.verify)
