@@ -96,7 +96,7 @@ async def test_requests_go_on_while_redis_is_away_and_use_it_when_it_is_back(sce
     assert scene.proxy.asked_bytes - asked_bytes > PROBES_BYTES
 
 
-@pytest.mark.parametrize("name", WEATHERS)
+@pytest.mark.parametrize("name", ["hangs", "refuses", "resets in an answer"])
 async def test_a_redis_that_dies_under_load_refuses_nobody(scene: Scene, name: str) -> None:
     under_way = [asyncio.create_task(scene.ask()) for _ in range(REQUESTS)]
     await scene.proxy.turn(WEATHERS[name])
