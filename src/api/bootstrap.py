@@ -1,7 +1,6 @@
 """Settings become a gateway: with `operator`, the only place that names classes of `data` and `integrations`."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -67,6 +66,7 @@ from src.integrations.telemetry import (
 from src.shared.clock import utc_now
 from src.shared.errors import InvalidRequest, Misconfigured
 from src.shared.settings import BOOTSTRAP_KEY, SECRETS_FILE_NAME, Settings, kept_secrets
+from src.shared.tasks import end_task
 
 log = structlog.get_logger(__name__)
 
@@ -234,7 +234,7 @@ async def _completions(
     upstreams = ObservedUpstreams(open_providers(settings), metrics)
     stack.push_async_callback(upstreams.close)
     sweeper = asyncio.create_task(_sweep(SqlAuditor(engine, writer), engine), name="sweeper")
-    stack.push_async_callback(_cancelled, sweeper)
+    stack.push_async_callback(end_task, sweeper)
     keeper = TaskKeeper(most=settings.max_parallel_answers)
     metrics.watch_running(lambda: len(keeper.running))
     answers = AnswerPorts(
@@ -363,9 +363,3 @@ async def _sweep(auditor: Auditor, engine: AsyncEngine) -> None:
         except Exception:
             log.warning("sweep_failed", exc_info=True)
         await asyncio.sleep(SWEEP_S)
-
-
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -1,7 +1,6 @@
 """What this process keeps of the database in memory, read again within a second of a change on any replica."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -11,6 +10,7 @@ import structlog
 from src.domain.catalog.model import Catalog
 from src.domain.limits.model import RateLimits
 from src.domain.unit_of_work import OpenUnitOfWork, UnitOfWork
+from src.shared.tasks import end_task
 
 POLL_S = 1.0
 
@@ -49,10 +49,7 @@ class Snapshot(Generic[T]):
 
     async def close(self) -> None:
         """Stop watching."""
-        if self._poller is not None:
-            self._poller.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._poller
+        await end_task(self._poller)
 
     async def refresh(self) -> None:
         """Read it again where its version differs from ours."""

@@ -12,6 +12,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from src.shared.tasks import end_task
+
 TIMEOUT_S = 0.2
 PROBE_EVERY_S = 1.0
 MAX_CONNECTIONS = 32
@@ -73,10 +75,7 @@ class GuardedRedis:
 
     async def close(self) -> None:
         """End the probe and the client."""
-        if self._probe is not None:
-            self._probe.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probe
+        await end_task(self._probe)
         with contextlib.suppress(*REDIS_ERRORS):
             await self._client.aclose()
 

@@ -18,6 +18,7 @@ from src.domain.completion.model import Failure
 from src.domain.routing.board import Board
 from src.integrations.redis_client import GuardedRedis, RedisAway
 from src.shared.ids import new_id
+from src.shared.tasks import end_task
 
 KEY = "llm-gateway:breakers"
 """A hash: what is failing, until when (in milliseconds of the common clock), why, and who says so."""
@@ -56,10 +57,7 @@ class SharedBreakers:
 
     async def close(self) -> None:
         """End it."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end_task(self._task)
 
     def _changed(self, deployment: str, for_s: float, reason: Failure) -> None:
         """Only the newest news of a deployment is worth telling."""

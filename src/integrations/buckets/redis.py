@@ -17,6 +17,7 @@ from src.domain.limits.ports import Buckets
 from src.domain.limits.window import SLOT_MS, SLOTS
 from src.integrations.buckets.memory import MemoryBuckets
 from src.integrations.redis_client import GuardedRedis, RedisAway
+from src.shared.tasks import end_task
 
 KEY_PREFIX = "llm-gateway:rate:"
 LEASE_MS = 30_000
@@ -87,10 +88,7 @@ class RedisBuckets(Buckets):
             await self._run("renew", [key for key, _ in some], [call_id for _, call_id in some])
 
     async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+        await end_task(self._keeper)
 
     def _keep(self, call_id: UUID, buckets: Sequence[Bucket]) -> None:
         keys = [KEY_PREFIX + bucket.key for bucket in buckets if bucket.name is LimitName.PARALLEL]
