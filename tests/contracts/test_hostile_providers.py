@@ -194,6 +194,7 @@ NEVER_AN_ANSWER: dict[str, tuple[Callable[[], Behaviour], set[Failure]]] = {
     "an error as the answer": (lambda: ErrorEvent(after=0, status=429), {Failure.RATE_LIMITED}),
     "an error after the answer has begun": (lambda: ErrorEvent(after=1, status=429), {Failure.RATE_LIMITED}),
 }
+MANY_HEADERS = Answer(headers={f"x-{number}": "0123456789" for number in range(50)})
 NEVER_ENDING: dict[str, tuple[Callable[[], Behaviour], set[Failure]]] = {
     # Google's SDK knows no comments: it takes them for JSON.
     "keep-alives": (
@@ -202,7 +203,7 @@ NEVER_ENDING: dict[str, tuple[Callable[[], Behaviour], set[Failure]]] = {
     ),
     "blanks": (lambda: Interject(piece=b"\n", every_s=0.02), {Failure.TIMEOUT}),
     "crumbs of an event": (lambda: Interject(opening=b'data: {"', piece=b"x", every_s=0.02), {Failure.TIMEOUT}),
-    "headers that drip": (lambda: SlowDrip(size=1, every_s=0.05, head=True), {Failure.TIMEOUT}),
+    "headers that drip": (lambda: SlowDrip(every_s=0.05, head=True, answer=MANY_HEADERS), {Failure.TIMEOUT}),
     "a line of 100 MB": (hundred_megabytes, TOO_MUCH),
 }
 

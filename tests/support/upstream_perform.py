@@ -107,14 +107,15 @@ class Performance:
         whole = compact(self.dialect.whole(plan)).encode()
         body = b"".join((*frames.head, *frames.content, *frames.tail)) if self.asked.stream else whole
         length = len(body) + (behaviour.more if isinstance(behaviour, LyingLength) else 0)
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: {self._content_type}\r\ncontent-length: {length}\r\n\r\n".encode()
+        headers = {"content-type": self._content_type, "content-length": str(length), **behaviour.answer.headers}
+        head = "".join(("HTTP/1.1 200 OK\r\n", *(f"{name}: {value}\r\n" for name, value in headers.items()), "\r\n"))
         match behaviour:
             case LyingLength():
-                self._write_bytes(head + body)
+                self._write_bytes(head.encode() + body)
                 await asyncio.sleep(LONG_S)
             case Drip(size=size, every_s=every_s, head=drips_head):
-                slow = head + body if drips_head else body
-                self._write_bytes(b"" if drips_head else head)
+                slow = head.encode() + body if drips_head else body
+                self._write_bytes(b"" if drips_head else head.encode())
                 for at in range(0, len(slow), size):
                     self._write_bytes(slow[at : at + size])
                     await asyncio.sleep(every_s)
