@@ -58,6 +58,7 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
             gc.set_threshold(50_000, 50, 100)
             with _draining_on_signals(gateway.completions.keeper, settings.drain_timeout_s):
                 yield
+            gc.unfreeze()  # in a process that goes on, what this application leaves is garbage like any other
 
     app = FastAPI(title="LLM Gateway", version=VERSION, lifespan=lifespan, redirect_slashes=False)
     for router in (health.router, chat.router, compatible.router, models.compatible):
