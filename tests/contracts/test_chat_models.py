@@ -524,6 +524,17 @@ class TestHangingUp:
         await events.aclose()
         await upstream.requests[0].wait_disconnected(1.0)
 
+    async def test_leaving_a_stream_that_is_faster_than_its_listener_closes_the_connection(
+        self, upstream: Upstream, patient: ProviderModels, lane: Lane
+    ) -> None:
+        upstream.script(Hang(30, after=300, answer=Answer(text="word " * 400, ignores_cap=True)))
+        events = chat_model(patient, lane, upstream).stream(asking(lane, stream=True))
+        assert await anext(events) == TextDelta("word ")
+        await upstream.wait_until(lambda up: up.requests[0].chunks_sent == 300)
+        await anext(events)
+        await events.aclose()
+        await upstream.requests[0].wait_disconnected(1.0)
+
     async def test_the_connection_serves_again_after_a_stream(
         self, upstream: Upstream, models: ProviderModels, lane: Lane
     ) -> None:

@@ -1,10 +1,11 @@
 """Google's generateContent, on the stock SDK."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import httpx2
 
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import (
@@ -21,13 +22,11 @@ from src.domain.completion.model import (
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm.anthropic_messages import OPENING, system_text
 from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
+from src.integrations.llm.guarded_client import noting_responses
 
 if TYPE_CHECKING:
     from google.genai import Client
     from google.genai.types import GenerateContentResponse
-
-CHUNKS_AHEAD = 16
-"""How far a stream is read ahead of its listener."""
 
 _FILTERED = frozenset({"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"})
 _ROLES = {ChatRole.USER: "user", ChatRole.ASSISTANT: "model"}
@@ -52,8 +51,7 @@ class GoogleGenAI(ChatModel):
         end = _Told()
         with upstream_errors(_refusal_in):
             client = await self._client()
-            stream = await client.aio.models.generate_content_stream(**arguments)
-            async with aclosing(_read_in_a_task(stream)) as chunks:
+            async with aclosing(_chunks(client, arguments)) as chunks:
                 async for chunk in chunks:
                     if text := end.hear(chunk):
                         yield TextDelta(text)
@@ -142,33 +140,20 @@ def _contents(messages: tuple[ChatMessage, ...]) -> list[dict[str, Any]]:
     return turns
 
 
-async def _read_in_a_task(
-    stream: "AsyncIterator[GenerateContentResponse]",
-) -> "AsyncGenerator[GenerateContentResponse]":
-    """The same chunks. Closing this closes the connection; closing the SDK's stream would not, ending its task does."""
-    chunks: asyncio.Queue[GenerateContentResponse | None] = asyncio.Queue(CHUNKS_AHEAD)
-
-    async def read() -> None:
-        async for chunk in stream:
-            await chunks.put(chunk)
-
-    async def read_to_the_end() -> None:
-        try:
-            await read()
-        except Exception:
-            await chunks.put(None)
-            raise
-        await chunks.put(None)
-
-    reader = asyncio.create_task(read_to_the_end())
+async def _chunks(client: "Client", arguments: dict[str, Any]) -> "AsyncGenerator[GenerateContentResponse]":
+    """The SDK's chunks. Closing its stream would leave the connection open: the response itself is closed here."""
+    opened: list[httpx2.Response] = []
     try:
-        while (chunk := await chunks.get()) is not None:
-            yield chunk
-        await reader
+        with noting_responses(opened):
+            stream = await client.aio.models.generate_content_stream(**arguments)
+            first = await anext(aiter(stream), None)
+        if first is not None:
+            yield first
+            async for chunk in stream:
+                yield chunk
     finally:
-        reader.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await reader
+        for response in opened:
+            await response.aclose()
 
 
 def _refusal_in(error: Exception) -> Refusal | None:

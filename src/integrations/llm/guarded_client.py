@@ -1,8 +1,9 @@
 """The HTTP client under the SDKs. They read whatever comes, for as long as it comes; this bounds it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import httpx2
@@ -32,9 +33,24 @@ class GuardedClient(httpx2.AsyncClient):
         async with asyncio.timeout(self._headers_s):
             response = await super().send(request, stream=True, **options)
         _guard(response, self._patience_s)
+        if (noted := _noted.get()) is not None:
+            noted.append(response)
         if not stream:
             await response.aread()
         return response
+
+
+_noted: ContextVar[list[httpx2.Response] | None] = ContextVar("noted responses", default=None)
+
+
+@contextmanager
+def noting_responses(responses: list[httpx2.Response]) -> Iterator[None]:
+    """Add every response of this context to the list: for whom an SDK does not give what it must close."""
+    token = _noted.set(responses)
+    try:
+        yield
+    finally:
+        _noted.reset(token)
 
 
 def sooner(request: UpstreamRequest) -> dict[str, Any]:
