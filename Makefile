@@ -94,6 +94,7 @@ lock: $(UV) ## Recompile requirements/*.lock (LOCK_FLAGS=--upgrade for the newes
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/runtime.lock
 	$(COMPILE) requirements/local.in --no-deps --output-file requirements/local.lock
 	$(COMPILE) requirements/semantic.in --no-deps --output-file requirements/semantic.lock
+	$(COMPILE) requirements/clients.in --output-file requirements/clients.lock
 	@! grep -n '://' requirements/*.lock || { echo "A lock names a host: recompile it without index URLs."; exit 1; }
 
 .PHONY: clean
