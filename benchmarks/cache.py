@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from src.domain.catalog.model import CachePolicy, ProviderKind, Usage
+from src.domain.catalog.model import CachePolicy, Usage, WireFormat
 from src.domain.completion.answering import Answering
 from src.domain.completion.caching import SharedAnswers
 from src.domain.completion.model import CacheUse, CacheWish, Call, FinishReason, Outcome, WireBody
@@ -73,7 +73,7 @@ async def ready(call: Call) -> Answering:
 
 def call_of(text: str, wish: CacheWish) -> Call:
     body: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": text}], "temperature": 0.5}
-    wire = WireBody(dialect=ProviderKind.OPENAI, body=body)
+    wire = WireBody(format=WireFormat.CHAT_COMPLETIONS, body=body)
     return make_call(MODEL, chat=user_says(text, wire=wire), cache=wish)
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import uvloop
 
 from src.domain.catalog.model import ChainStrategy, Deadlines, Deployment, Model, Provider, ProviderKind, Route
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.fallback import ChainCall, Routing, Trace
 from src.domain.completion.model import (
     ChatMessage,
@@ -24,7 +25,6 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Reply,
-    TextDelta,
     UpstreamEvent,
     UpstreamRequest,
 )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from openai import AsyncOpenAI
 
-from src.domain.catalog.model import Model, ProviderKind
+from src.domain.catalog.model import Model, WireFormat
 from src.domain.completion.model import ChatRequest, Finished, UpstreamRequest, WireBody
 from src.integrations.llm.relay import Relay, Target
 
@@ -63,7 +63,7 @@ class Case:
 
 def relay_cases(session: aiohttp.ClientSession, base_url: str) -> list[Case]:
     target = Target(
-        dialect=ProviderKind.OPENAI,
+        format=WireFormat.CHAT_COMPLETIONS,
         url=f"{base_url}/chat/completions",
         headers={"authorization": "Bearer any"},
         cap_field="max_completion_tokens",
@@ -73,7 +73,7 @@ def relay_cases(session: aiohttp.ClientSession, base_url: str) -> list[Case]:
     def request(model: str, *, stream: bool) -> UpstreamRequest:
         row = Model(name=model, provider="p", upstream=model, context_window=128_000, max_output=16_000)
         body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "stream": stream}
-        wire = WireBody(dialect=ProviderKind.OPENAI, body=body)
+        wire = WireBody(format=WireFormat.CHAT_COMPLETIONS, body=body)
         return UpstreamRequest(model=row, chat=ChatRequest(messages=(), stream=stream, wire=wire), output_cap=1000)
 
     async def whole() -> int:

@@ -33,6 +33,7 @@ from src.domain.catalog.model import (
     Price,
     Provider,
     ProviderKind,
+    ReasoningStyle,
     Tier,
 )
 from src.domain.catalog.use_cases import CatalogFile
@@ -108,8 +109,12 @@ class CapabilitiesBody(Body):
 
     sampling: StrictBool = True
     images: StrictBool = True
+    documents: StrictBool = True
+    audio: StrictBool = False
     tools: StrictBool = True
     structured_output: StrictBool = True
+    reasoning: ReasoningStyle | None = None
+    embeddings: StrictBool = False
 
 
 class DeploymentBody(Body):
@@ -209,6 +214,7 @@ class ProviderBody(Body):
     base_url: Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s]+$")] | None = None
     api_key_env: Annotated[str, Field(pattern=PROVIDER_KEY_NAME)] | None = None
     enabled: StrictBool = True
+    responses: StrictBool | None = None
 
     @field_validator("base_url")
     @classmethod

@@ -1,6 +1,7 @@
 """The one table from what went wrong to what a client is told, in the dialect the client speaks."""
 
 import math
+import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,11 +37,12 @@ class Dialect(StrEnum):
     NATIVE = "native"
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Status and words for one error class. `openai` and `anthropic` are (status, type)."""
+    """Status and words for one error class. `openai` and `anthropic` are (status, type); Gemini has OpenAI's status."""
 
     native: int
     openai: tuple[int, str]
@@ -67,12 +69,34 @@ _TABLE: tuple[tuple[type[GatewayError], Told], ...] = (
 
 _INTERNAL = Told(500, (500, "api_error"), (500, "api_error"))
 
+_GOOGLE_RPC = "type.googleapis.com/google.rpc."
+_GEMINI_VERB = re.compile(r":[A-Za-z]+$")
+"""What ends the path of a call to a model, as in /v1/models/gemini-2.5-flash:generateContent."""
+
+_GEMINI_WORDS = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
 _NEVER_RETRY = (QuotaExceeded, Conflict)
 
 
 def dialect_of(path: str, headers: Container[str] = ()) -> Dialect:
     """Which dialect a request is made in: told by its path, and where two share a path by a header."""
-    if path.startswith("/v1/messages") or (path.startswith("/v1/models") and "anthropic-version" in headers):
+    if path.startswith("/v1beta/"):
+        return Dialect.GEMINI
+    if path.startswith("/v1/models"):
+        if "anthropic-version" in headers:
+            return Dialect.ANTHROPIC
+        is_gemini = "x-goog-api-key" in headers or _GEMINI_VERB.search(path) is not None
+        return Dialect.GEMINI if is_gemini else Dialect.OPENAI
+    if path.startswith("/v1/messages"):
         return Dialect.ANTHROPIC
     return Dialect.OPENAI if path.startswith("/v1/") else Dialect.NATIVE
 
@@ -95,6 +119,8 @@ def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> dict[s
             inner = {"type": row.anthropic[1], "message": error.message}
             details = {"error_code": error.specific_code, **error.details}
             return {"type": "error", "error": {**inner, "details": details}, "request_id": request_id}
+        case Dialect.GEMINI:
+            return {"error": _gemini_error(error)}
         case Dialect.NATIVE:
             return {
                 "error": {
@@ -112,12 +138,29 @@ def status_of(error: GatewayError, dialect: Dialect) -> int:
     """The status of the dialect."""
     row = told(error)
     match dialect:
-        case Dialect.OPENAI:
+        case Dialect.OPENAI | Dialect.GEMINI:
             return row.openai[0]
         case Dialect.ANTHROPIC:
             return row.anthropic[0]
         case Dialect.NATIVE:
             return row.native
+
+
+def _gemini_error(error: GatewayError) -> dict[str, Any]:
+    """Google's shape: the reason in an ErrorInfo, a time to wait in a RetryInfo."""
+    status = told(error).openai[0]
+    more = {name: str(value) for name, value in error.details.items() if value is not None}
+    info = {
+        "@type": _GOOGLE_RPC + "ErrorInfo",
+        "reason": error.specific_code,
+        "domain": "llm-gateway",
+        "metadata": more,
+    }
+    details: list[dict[str, Any]] = [info]
+    if isinstance(error, RateLimited | ProvidersFailed) and error.retry_after_s is not None:
+        details.append({"@type": _GOOGLE_RPC + "RetryInfo", "retryDelay": f"{math.ceil(error.retry_after_s)}s"})
+    word = _GEMINI_WORDS.get(status, "INTERNAL" if status >= 500 else "INVALID_ARGUMENT")
+    return {"code": status, "message": error.message, "status": word, "details": details}
 
 
 def _openai_type(error: GatewayError) -> str:

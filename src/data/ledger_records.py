@@ -19,7 +19,7 @@ IN_PROGRESS = "messages.status = 'in_progress'"
 LOST = "The gateway stopped before this answer was finished. Nothing was charged."
 CHARGED = "The gateway stopped before this answer was finished. What was delivered was charged."
 
-_NEW_MESSAGE = ("id", "tenant_id", "dialog_id", "parent_id", "role", "request_id", "created_at", "hold_id")
+_NEW_MESSAGE = ("id", "tenant_id", "dialog_id", "parent_id", "role", "request_id", "created_at", "hold_id", "settings")
 _OUTCOME = (
     "content",
     "parts",
@@ -199,6 +199,7 @@ def _message_row(message: Message, hold_id: HoldId | None) -> tuple[Any, ...]:
         message.request_id,
         message.created_at,
         hold_id if message.status is MessageStatus.IN_PROGRESS else None,
+        None if message.settings is None else dict(message.settings),
         *_outcome_of(message),
     )
 

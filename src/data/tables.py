@@ -113,6 +113,7 @@ providers = Table(
     Column("base_url", Text),
     Column("api_key_env", Text),
     Column("enabled", Boolean, nullable=False),
+    Column("responses", Boolean),
     Column("source", String(16), nullable=False),
 )
 
@@ -240,6 +241,7 @@ messages = Table(
     Column("error", JsonValue),
     Column("request_id", Text),
     Column("hold_id", Id),
+    Column("settings", JsonValue),
     Column("created_at", UtcDateTime, nullable=False),
     Column("completed_at", UtcDateTime),
     ForeignKeyConstraint(["tenant_id", "dialog_id"], ["dialogs.tenant_id", "dialogs.id"], ondelete="CASCADE"),

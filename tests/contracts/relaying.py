@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 import pytest
 
-from src.domain.catalog.model import Model, ProviderKind
+from src.domain.catalog.model import Model, WireFormat
 from src.domain.completion.model import (
     ChatRequest,
     Finished,
@@ -24,7 +24,7 @@ from src.domain.completion.model import (
 from src.integrations.llm.relay import Relay, Target
 from tests.support.upstream import ToolCall
 
-OPENAI, ANTHROPIC = ProviderKind.OPENAI, ProviderKind.ANTHROPIC
+OPENAI, ANTHROPIC = WireFormat.CHAT_COMPLETIONS, WireFormat.MESSAGES
 DIALECTS = (OPENAI, ANTHROPIC)
 SECRET = "sk-very-secret-0123456789"
 MODEL = Model(name="public", provider="p", upstream="upstream-name", context_window=100_000, max_output=4000)
@@ -40,15 +40,15 @@ async def relays() -> AsyncIterator[Relays]:
         yield lambda kind, url, read_timeout_s=5.0: _relay(session, kind, url, read_timeout_s)
 
 
-def _relay(session: aiohttp.ClientSession, kind: ProviderKind, url: str, read_timeout_s: float) -> Relay:
+def _relay(session: aiohttp.ClientSession, kind: WireFormat, url: str, read_timeout_s: float) -> Relay:
     path, key = ("/v1/messages", "x-api-key") if kind is ANTHROPIC else ("/v1/chat/completions", "Authorization")
     headers = {key: SECRET if kind is ANTHROPIC else f"Bearer {SECRET}"}
-    target = Target(dialect=kind, url=url + path, headers=headers, cap_field="max_completion_tokens")
+    target = Target(format=kind, url=url + path, headers=headers, cap_field="max_completion_tokens")
     return Relay(session, target, connect_timeout_s=1.0, read_timeout_s=read_timeout_s)
 
 
 def asking(
-    kind: ProviderKind,
+    kind: WireFormat,
     *,
     stream: bool = False,
     cap: int | None = None,
@@ -57,7 +57,7 @@ def asking(
     **fields: Any,
 ) -> UpstreamRequest:
     body = {"model": "public", "messages": MESSAGES, **fields} | ({"stream": True} if stream else {})
-    wire = WireBody(dialect=kind, body=body, headers=headers or {}, wants_usage=wants_usage)
+    wire = WireBody(format=kind, body=body, headers=headers or {}, wants_usage=wants_usage)
     return UpstreamRequest(model=MODEL, chat=ChatRequest(messages=(), stream=stream, wire=wire), output_cap=cap)
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from src.domain.catalog.model import Model, Provider, ProviderKind, Usage
+from src.domain.catalog.model import Model, Provider, ProviderKind, Usage, WireFormat
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatMessage,
     ChatRequest,
@@ -26,7 +27,6 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Parameters,
-    TextDelta,
     UpstreamFailed,
     UpstreamRequest,
     WireBody,
@@ -113,7 +113,7 @@ class TestRealModel:
 
     async def test_openai_bodies_are_relayed_to_it(self, model: ChatModel) -> None:
         body = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Say hello."}]}
-        chat = ChatRequest(messages=(), wire=WireBody(dialect=ProviderKind.OPENAI, body=body))
+        chat = ChatRequest(messages=(), wire=WireBody(format=WireFormat.CHAT_COMPLETIONS, body=body))
         reply = await model.complete(UpstreamRequest(model=MODEL, chat=chat, output_cap=5))
         assert reply.finished.wire is not None
         assert b"chat.completion" in reply.finished.wire
@@ -233,7 +233,7 @@ class TestFallback:
         assert reply.finished.usage == Usage(input_tokens=1, output_tokens=3)
 
     async def test_it_refuses_what_it_cannot_read(self, model: ChatModel) -> None:
-        wire = WireBody(dialect=ProviderKind.OPENAI, body={}, same_dialect_only=("images",))
+        wire = WireBody(format=WireFormat.CHAT_COMPLETIONS, body={}, untranslatable=("images",))
         request = UpstreamRequest(model=MODEL, chat=ChatRequest(messages=(), wire=wire))
         with pytest.raises(UpstreamFailed) as caught:
             await model.complete(request)

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from src.domain.catalog.model import Capabilities, Model, Provider, ProviderKind, Usage
+from src.domain.catalog.model import Capabilities, Model, Provider, ProviderKind, Usage, WireFormat
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatMessage,
     ChatRequest,
     ChatRole,
+    Dropped,
     Failure,
     Finished,
     FinishReason,
     Parameters,
-    TextDelta,
     UpstreamEvent,
     UpstreamFailed,
     UpstreamRequest,
@@ -199,7 +200,8 @@ async def answered(model: ChatModel, request: UpstreamRequest) -> tuple[str, Fin
         return reply.text, reply.finished
     events: list[UpstreamEvent] = [event async for event in model.stream(request)]
     assert isinstance(events[-1], Finished)
-    assert all(isinstance(event, TextDelta) for event in events[:-1])
+    pieces = events[1:-1] if isinstance(events[0], Dropped) else events[:-1]
+    assert all(isinstance(event, TextDelta) for event in pieces)
     return "".join(event.text for event in events if isinstance(event, TextDelta)), events[-1]
 
 
@@ -382,8 +384,8 @@ class TestRequests:
     async def test_what_cannot_be_translated_is_refused(
         self, upstream: Upstream, models: ProviderModels, lane: Lane, stream: bool
     ) -> None:
-        foreign = ProviderKind.OPENAI if lane.name in ("anthropic", "google") else ProviderKind.ANTHROPIC
-        wire = WireBody(dialect=foreign, body={}, same_dialect_only=("tools", "images"))
+        foreign = WireFormat.CHAT_COMPLETIONS if lane.name in ("anthropic", "google") else WireFormat.MESSAGES
+        wire = WireBody(format=foreign, body={}, untranslatable=("tools", "images"))
         chat = ChatRequest(messages=(ChatMessage(role=ChatRole.USER, text="a"),), stream=stream, wire=wire)
         request = UpstreamRequest(model=a_model(lane), chat=chat)
         failure = await failure_of(answered(chat_model(models, lane, upstream), request))
@@ -394,8 +396,8 @@ class TestRequests:
     async def test_a_foreign_body_of_text_alone_is_translated(
         self, upstream: Upstream, models: ProviderModels, lane: Lane
     ) -> None:
-        foreign = ProviderKind.OPENAI if lane.name in ("anthropic", "google") else ProviderKind.ANTHROPIC
-        wire = WireBody(dialect=foreign, body={"only": "for its own kind"})
+        foreign = WireFormat.CHAT_COMPLETIONS if lane.name in ("anthropic", "google") else WireFormat.MESSAGES
+        wire = WireBody(format=foreign, body={"only": "for its own kind"})
         chat = ChatRequest(messages=(ChatMessage(role=ChatRole.USER, text="a"),), wire=wire)
         reply = await chat_model(models, lane, upstream).complete(UpstreamRequest(model=a_model(lane), chat=chat))
         assert reply.text == "echo: a"
@@ -574,9 +576,9 @@ class TestConfiguration:
             "max_tokens": 9,
             "odd": {"x": 1},
         }
-        for lane, dialect in ((LANES[0], ProviderKind.OPENAI), (LANES[2], ProviderKind.ANTHROPIC)):
+        for lane, dialect in ((LANES[0], WireFormat.CHAT_COMPLETIONS), (LANES[2], WireFormat.MESSAGES)):
             wire = WireBody(
-                dialect=dialect, body=body, headers={"anthropic-version": "2023-06-01"}, same_dialect_only=("tools",)
+                format=dialect, body=body, headers={"anthropic-version": "2023-06-01"}, untranslatable=("tools",)
             )
             request = UpstreamRequest(model=a_model(lane), chat=ChatRequest(messages=(), wire=wire), output_cap=5)
             reply = await chat_model(models, lane, upstream).complete(request)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from src.domain.catalog.model import Deadlines, Model, Provider, ProviderKind
+from src.domain.catalog.model import Deadlines, Model, Provider, ProviderKind, WireFormat
 from src.domain.completion.model import (
     ChatMessage,
     ChatRequest,
@@ -51,7 +51,8 @@ async def test_who_cannot_be_reached_soon_is_given_up(
     provider = Provider(name="far", kind=kind, base_url=address, api_key_env="A_KEY")
     deadlines = Deadlines(connect_s=SOON_S)
     model = Model(name="m", provider="far", upstream="m", context_window=100, max_output=10, deadlines=deadlines)
-    wire = WireBody(dialect=kind, body=BODY) if relayed else None
+    wire_format = WireFormat.MESSAGES if kind is ProviderKind.ANTHROPIC else WireFormat.CHAT_COMPLETIONS
+    wire = WireBody(format=wire_format, body=BODY) if relayed else None
     chat = ChatRequest(messages=(ChatMessage(role=ChatRole.USER, text="Hello?"),), stream=stream, wire=wire)
     request = UpstreamRequest(model=model, chat=chat)
     try:

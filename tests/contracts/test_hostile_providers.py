@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from src.domain.catalog.model import Model, Provider, ProviderKind
+from src.domain.catalog.model import Model, Provider, WireFormat
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatMessage,
     ChatRequest,
     ChatRole,
     Failure,
     Finished,
-    TextDelta,
     UpstreamEvent,
     UpstreamFailed,
     UpstreamRequest,
@@ -62,7 +62,7 @@ class Lane:
 
 
 LANES = (Lane("openai"), Lane("anthropic"), Lane("google"), Lane("openai", True), Lane("anthropic", True))
-RELAYED = {"openai": ProviderKind.OPENAI, "anthropic": ProviderKind.ANTHROPIC}
+RELAYED = {"openai": WireFormat.CHAT_COMPLETIONS, "anthropic": WireFormat.MESSAGES}
 
 
 @pytest.fixture(params=LANES, ids=str)
@@ -127,7 +127,7 @@ async def ask(models: ProviderModels, lane: Lane, *, stream: bool) -> Asked:
     wire = None
     if lane.relayed:
         body = {"model": "public", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1000}
-        wire = WireBody(dialect=RELAYED[lane.provider], body=body)
+        wire = WireBody(format=RELAYED[lane.provider], body=body)
     messages = (ChatMessage(role=ChatRole.USER, text=QUESTION),)
     request = UpstreamRequest(model=model, chat=ChatRequest(messages=messages, stream=stream, wire=wire))
     asked = Asked()

@@ -12,7 +12,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from src.domain.catalog.model import ProviderKind, Usage
+from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.model import Delivered, Failure, FinishReason
 from src.integrations.llm import relay_anthropic, relay_openai
 from tests.contracts.relaying import (
@@ -48,7 +48,7 @@ async def relay_to() -> AsyncIterator[Relays]:
 class TestBody:
     @pytest.mark.parametrize("kind", DIALECTS)
     async def test_only_the_model_and_the_cap_change(
-        self, upstream: Upstream, relay_to: Relays, kind: ProviderKind
+        self, upstream: Upstream, relay_to: Relays, kind: WireFormat
     ) -> None:
         request = asking(kind, cap=50, max_tokens=90, future={"a": [1, None]}, metadata={"user": "ü"})
         assert request.chat.wire is not None
@@ -130,7 +130,7 @@ class TestBody:
 class TestAnswers:
     @pytest.mark.parametrize("kind", DIALECTS)
     async def test_a_whole_answer_is_read_and_kept_byte_for_byte(
-        self, upstream: Upstream, relay_to: Relays, kind: ProviderKind
+        self, upstream: Upstream, relay_to: Relays, kind: WireFormat
     ) -> None:
         usage = scripted.Usage(input=10, output=2, cached=6, cache_write=1)
         upstream.script(Answer(text="two wörds", usage=usage, model="m-1", finish="length"))
@@ -150,9 +150,7 @@ class TestAnswers:
         assert (reply.finished.wire, reply.text, reply.finished.usage) == (odd, "ü", None)
 
     @pytest.mark.parametrize("kind", DIALECTS)
-    async def test_a_stream_is_read_from_its_tail(
-        self, upstream: Upstream, relay_to: Relays, kind: ProviderKind
-    ) -> None:
+    async def test_a_stream_is_read_from_its_tail(self, upstream: Upstream, relay_to: Relays, kind: WireFormat) -> None:
         usage = scripted.Usage(input=10, output=2, cached=6, cache_write=1)
         upstream.script(Answer(text="two wörds", usage=usage, model="m-1", finish="length"))
         chunks, finished = await streamed(relay_to(kind, upstream.url), asking(kind, stream=True))
@@ -165,7 +163,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("kind", DIALECTS)
     async def test_what_was_generated_can_be_read_out_of_tool_calls(
-        self, upstream: Upstream, relay_to: Relays, kind: ProviderKind
+        self, upstream: Upstream, relay_to: Relays, kind: WireFormat
     ) -> None:
         upstream.always(Answer(text="let me ", tool_calls=(WEATHER,)))
         chunks, finished = await streamed(relay_to(kind, upstream.url), asking(kind, stream=True))
@@ -220,7 +218,7 @@ class TestAnswers:
     @pytest.mark.parametrize("kind", DIALECTS)
     @pytest.mark.parametrize("stream", [False, True])
     async def test_missing_usage_is_none(
-        self, upstream: Upstream, relay_to: Relays, kind: ProviderKind, stream: bool
+        self, upstream: Upstream, relay_to: Relays, kind: WireFormat, stream: bool
     ) -> None:
         upstream.script(Answer(tool_calls=(WEATHER,), usage=NoUsage()))
         relay, request = relay_to(kind, upstream.url), asking(kind, stream=stream)

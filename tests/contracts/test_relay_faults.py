@@ -15,7 +15,7 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as some
 
-from src.domain.catalog.model import ProviderKind
+from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import Failure, UpstreamFailed, WireChunk
 from src.integrations.llm import relay as relay_module
 from src.integrations.llm import relay_anthropic, relay_openai
@@ -83,7 +83,7 @@ BEFORE_THE_ANSWER: list[tuple[Behaviour, Failure]] = [
 async def test_a_fault_before_the_answer_has_its_kind(
     upstream: Upstream,
     relay_to: Relays,
-    kind: ProviderKind,
+    kind: WireFormat,
     stream: bool,
     behaviour: Behaviour,
     failure_kind: Failure,
@@ -111,7 +111,7 @@ async def test_a_fault_before_the_answer_has_its_kind(
     ],
 )
 async def test_a_fault_in_a_stream_comes_after_what_was_delivered(
-    upstream: Upstream, relay_to: Relays, kind: ProviderKind, behaviour: Behaviour, failure_kind: Failure
+    upstream: Upstream, relay_to: Relays, kind: WireFormat, behaviour: Behaviour, failure_kind: Failure
 ) -> None:
     upstream.script(behaviour)
     failure, delivered = await failure_of(relay_to(kind, upstream.url, 0.2), asking(kind, stream=True))
@@ -126,7 +126,7 @@ async def test_a_fault_in_a_stream_comes_after_what_was_delivered(
     ("behaviour", "failure_kind"), [(CutAfter(), Failure.DROPPED), (MalformedChunk(), Failure.MALFORMED)]
 )
 async def test_half_an_answer_is_none(
-    upstream: Upstream, relay_to: Relays, kind: ProviderKind, behaviour: Behaviour, failure_kind: Failure
+    upstream: Upstream, relay_to: Relays, kind: WireFormat, behaviour: Behaviour, failure_kind: Failure
 ) -> None:
     upstream.script(behaviour)
     failure, _ = await failure_of(relay_to(kind, upstream.url), asking(kind))
@@ -156,7 +156,7 @@ async def test_a_choice_that_broke_off_is_an_error(upstream: Upstream, relay_to:
 @pytest.mark.parametrize("kind", DIALECTS)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_end_without_a_reason_is_an_error(
-    upstream: Upstream, relay_to: Relays, kind: ProviderKind, stream: bool
+    upstream: Upstream, relay_to: Relays, kind: WireFormat, stream: bool
 ) -> None:
     upstream.always(Answer(finish="none"))
     failure, _ = await failure_of(relay_to(kind, upstream.url), asking(kind, stream=stream))
@@ -207,7 +207,7 @@ async def test_a_server_that_takes_no_connections_is_a_connect_failure(relay_to:
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
-async def test_closing_a_stream_closes_the_upstream(upstream: Upstream, relay_to: Relays, kind: ProviderKind) -> None:
+async def test_closing_a_stream_closes_the_upstream(upstream: Upstream, relay_to: Relays, kind: WireFormat) -> None:
     upstream.script(Hang(30.0, after=2))
     async with aclosing(relay_to(kind, upstream.url).stream(asking(kind, stream=True))) as events:
         async for event in events:
@@ -219,7 +219,7 @@ async def test_closing_a_stream_closes_the_upstream(upstream: Upstream, relay_to
 @pytest.mark.parametrize("kind", DIALECTS)
 @pytest.mark.parametrize("behaviour", [Hang(30.0), Hang(30.0, after=1)])
 async def test_cancelling_closes_the_upstream(
-    upstream: Upstream, relay_to: Relays, kind: ProviderKind, behaviour: Behaviour
+    upstream: Upstream, relay_to: Relays, kind: WireFormat, behaviour: Behaviour
 ) -> None:
     upstream.script(behaviour)
     for_stream = isinstance(behaviour, Hang) and behaviour.after is not None

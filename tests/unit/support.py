@@ -11,6 +11,7 @@ from uuid import UUID
 from src.domain.catalog.model import CachePolicy, Catalog, Model, Price, Provider, ProviderKind, Route, Usage
 from src.domain.completion.answering import AnswerPorts
 from src.domain.completion.caching import SharedAnswers
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.fallback import Routing
 from src.domain.completion.model import (
     Call,
@@ -20,7 +21,6 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Reply,
-    TextDelta,
     UpstreamEvent,
     UpstreamRequest,
 )

@@ -9,6 +9,7 @@ import pytest
 
 from src.domain.catalog.model import Model, Usage
 from src.domain.completion.answering import Answering
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.fallback import CUT_OFF
 from src.domain.completion.holding import plan_hold
 from src.domain.completion.model import (
@@ -20,7 +21,6 @@ from src.domain.completion.model import (
     FinishReason,
     Outcome,
     Parameters,
-    TextDelta,
     UpstreamFailed,
     WireChunk,
 )

@@ -10,11 +10,11 @@ from pydantic import TypeAdapter
 
 from src.api.dialects.anthropic_reply import AnthropicWriter, usage_body
 from src.api.dialects.anthropic_request import parse_messages
-from src.api.dialects.fields import dropped_by
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body
 from src.api.json import dumps
-from src.domain.catalog.model import ProviderKind, Usage
+from src.domain.catalog.model import Usage, WireFormat
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import ChatRole, FinishReason, Outcome, Parameters
 from src.domain.ledger.model import CallStatus
 from src.shared.errors import InvalidRequest, ProvidersFailed
@@ -40,7 +40,7 @@ def refusal_of(**given: Any) -> str | None:
 def names_of(**given: Any) -> tuple[str, ...]:
     wire = parse(**given).chat.wire
     assert wire is not None
-    return wire.same_dialect_only
+    return wire.untranslatable
 
 
 def test_the_least_body_is_a_request() -> None:
@@ -48,8 +48,8 @@ def test_the_least_body_is_a_request() -> None:
     assert (parsed.model, parsed.untranslated, parsed.chat.stream) == ("fast", (), False)
     assert parsed.chat.parameters == Parameters(max_output_tokens=50)
     assert parsed.chat.wire is not None
-    assert parsed.chat.wire.dialect is ProviderKind.ANTHROPIC
-    assert parsed.chat.wire.same_dialect_only == ()
+    assert parsed.chat.wire.format is WireFormat.MESSAGES
+    assert parsed.chat.wire.untranslatable == ()
 
 
 def test_unknown_fields_are_tolerated_and_named() -> None:
@@ -168,13 +168,6 @@ def test_tools_cannot_be_translated() -> None:
     assert names_of(tools=[]) == ()
 
 
-def test_what_a_translation_leaves_out_is_told() -> None:
-    parsed = parse(temperature=0.5, thinking={})
-    assert dropped_by(parsed.chat.parameters, sampling=True, untranslated=parsed.untranslated) == ("thinking",)
-    dropped = dropped_by(parsed.chat.parameters, sampling=False, untranslated=parsed.untranslated)
-    assert dropped == ("thinking", "temperature")
-
-
 def outcome_of(**given: Any) -> Outcome:
     base = {"status": CallStatus.COMPLETED, "text": "fine", "finish_reason": FinishReason.STOP, "model": None}
     base |= {"usage": Usage(input_tokens=10, output_tokens=2, cache_read_tokens=3, cache_write_tokens=4)}
@@ -201,7 +194,12 @@ def test_input_tokens_leave_out_what_the_cache_read_and_wrote() -> None:
 def test_a_stream_is_what_the_sdk_expects(reason: FinishReason) -> None:
     writer = AnthropicWriter(parse(stream=True), nobody())
     first = writer.first("fast-2026", 7)
-    data = first + writer.text("fi") + writer.text("ne\n\n") + writer.last(outcome_of(finish_reason=reason))
+    data = (
+        first
+        + writer.delta(TextDelta("fi"))
+        + writer.delta(TextDelta("ne\n\n"))
+        + writer.last(outcome_of(finish_reason=reason))
+    )
     events = []
     for block in data.decode().removesuffix("\n\n").split("\n\n"):
         name, payload = block.split("\n")

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from src.domain.catalog.model import CachePolicy, ProviderKind, Route, Usage
+from src.domain.catalog.model import CachePolicy, Route, Usage, WireFormat
 from src.domain.completion.cache_entry import MAX_ENTRY_BYTES, Entry, cache_key, entry_of, policy_of, unpacked
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     CacheUse,
     CacheWish,
@@ -18,7 +19,6 @@ from src.domain.completion.model import (
     FinishReason,
     Outcome,
     Parameters,
-    TextDelta,
     WireBody,
     WireChunk,
 )
@@ -37,8 +37,12 @@ BODY = {"model": "fast", "messages": [{"role": "user", "content": "hi"}], "tempe
 
 def wire(**given: Any) -> ChatRequest:
     """What a client sends in OpenAI's dialect, with fields and headers besides."""
-    stream, dialect, headers = given.pop("stream", False), given.pop("dialect", ProviderKind.OPENAI), given.pop("h", {})
-    return user_says("hi", stream=stream, wire=WireBody(dialect=dialect, body={**BODY, **given}, headers=headers))
+    stream, dialect, headers = (
+        given.pop("stream", False),
+        given.pop("dialect", WireFormat.CHAT_COMPLETIONS),
+        given.pop("h", {}),
+    )
+    return user_says("hi", stream=stream, wire=WireBody(format=dialect, body={**BODY, **given}, headers=headers))
 
 
 def asking(chat: ChatRequest, **given: Any) -> Call:
@@ -151,7 +155,7 @@ class TestKey:
         "other",
         [
             {"stream": True},
-            {"dialect": ProviderKind.ANTHROPIC},
+            {"dialect": WireFormat.MESSAGES},
             {"h": {"anthropic-beta": "x"}},
             {"temperature": 0.6},
             {"a_field_of_next_year": 1},
@@ -168,7 +172,7 @@ class TestKey:
 
     def test_the_order_of_fields_is_not(self) -> None:
         turned = user_says(
-            "hi", wire=WireBody(dialect=ProviderKind.OPENAI, body=dict(reversed(BODY.items())), headers={})
+            "hi", wire=WireBody(format=WireFormat.CHAT_COMPLETIONS, body=dict(reversed(BODY.items())), headers={})
         )
         assert cache_key(asking(turned), DEFAULT) == fields()
 

@@ -10,6 +10,7 @@ from src.domain.catalog.model import CachePolicy
 from src.domain.completion import caching
 from src.domain.completion.answer import Answer
 from src.domain.completion.caching import MOST_FAILURES, SharedAnswers
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     CacheUse,
     CacheWish,
@@ -19,7 +20,6 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Outcome,
-    TextDelta,
     UpstreamFailed,
     WireChunk,
 )

@@ -15,8 +15,11 @@ from src.domain.catalog.model import (
     Provider,
     ProviderKind,
     Route,
+    WireFormat,
 )
-from src.domain.completion.model import WireBody
+from src.domain.completion.content import Media, MediaKind, ToolResult
+from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, WireBody
+from src.domain.completion.tools import Tool
 from src.domain.routing.board import Board
 from src.domain.routing.candidates import Candidate, can_do, candidates, sticky_word
 from src.shared.money import Rate
@@ -127,13 +130,8 @@ def test_deployments_of_providers_that_are_off_or_gone_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("kind", "abilities", "carried", "able"),
     [
-        (ProviderKind.OPENAI, {}, ("tools", "images"), True),
-        (ProviderKind.OPENAI, {"images": False}, ("images",), False),
-        (ProviderKind.OPENAI, {"images": False}, ("tools",), True),
-        (ProviderKind.OPENAI, {"tools": False}, ("tools",), False),
-        (ProviderKind.OPENAI, {"structured_output": False}, ("response_format",), False),
-        (ProviderKind.OPENAI, {"structured_output": False}, ("audio",), True),
-        (ProviderKind.ANTHROPIC, {}, ("tools",), False),
+        (ProviderKind.OPENAI, {}, ("modalities",), True),
+        (ProviderKind.ANTHROPIC, {}, ("modalities",), False),
         (ProviderKind.ANTHROPIC, {"tools": False}, (), True),
     ],
 )
@@ -141,10 +139,22 @@ def test_what_a_model_cannot_do_is_known_beforehand(
     kind: ProviderKind, abilities: dict[str, bool], carried: tuple[str, ...], able: bool
 ) -> None:
     model = replace(named("a")[0], capabilities=Capabilities(**abilities))
-    wire = WireBody(dialect=ProviderKind.OPENAI, body={}, same_dialect_only=carried)
+    wire = WireBody(format=WireFormat.CHAT_COMPLETIONS, body={}, untranslatable=carried)
     candidate = Candidate(model=model, provider=Provider(name="p", kind=kind))
     assert can_do(candidate, user_says("hello", wire=wire)) is able
     assert can_do(candidate, user_says("hello"))
+
+
+@pytest.mark.parametrize(
+    ("abilities", "able"), [({}, True), ({"images": False}, False), ({"tools": False}, False), ({"audio": True}, True)]
+)
+def test_what_a_request_needs_is_looked_for_among_the_abilities(abilities: dict[str, bool], able: bool) -> None:
+    candidate = Candidate(
+        model=replace(named("a")[0], capabilities=Capabilities(**abilities)), provider=PROVIDERS["east"]
+    )
+    picture = Media(kind=MediaKind.IMAGE, url="https://example.org/a.png")
+    message = ChatMessage(role=ChatRole.USER, parts=(ToolResult(call_id="1", content=(picture,)),))
+    assert can_do(candidate, ChatRequest(messages=(message,), tools=(Tool(name="look"),))) is able
 
 
 def test_the_turns_of_a_conversation_have_a_word_in_common() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from src.domain.catalog.model import Deadlines, Model, Provider, ProviderKind
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.fallback import ChainCall, Routing, Trace
 from src.domain.completion.model import (
     ChatRequest,
@@ -16,7 +17,6 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Reply,
-    TextDelta,
     UpstreamEvent,
     UpstreamFailed,
     UpstreamRequest,

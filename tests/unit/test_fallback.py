@@ -5,13 +5,13 @@ from contextlib import aclosing
 import pytest
 
 from src.domain.catalog.model import Model
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.fallback import ChainCall, Routing, Trace, as_gateway_error
 from src.domain.completion.model import (
     ChatRequest,
     Failure,
     Finished,
     Parameters,
-    TextDelta,
     UpstreamEvent,
     UpstreamFailed,
     UpstreamRequest,

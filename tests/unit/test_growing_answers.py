@@ -10,6 +10,7 @@ import pytest
 
 from src.domain.catalog.model import Usage
 from src.domain.completion.answering import Answering
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.fallback import CUT_OFF
 from src.domain.completion.model import (
     Call,
@@ -18,7 +19,6 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Outcome,
-    TextDelta,
     UpstreamEvent,
     UpstreamFailed,
     UpstreamRequest,

@@ -12,7 +12,8 @@ from src.api.dialects.openai_request import parse_chat_completion
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body
 from src.api.json import dumps
-from src.domain.catalog.model import ProviderKind, Usage
+from src.domain.catalog.model import Usage, WireFormat
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import ChatRole, FinishReason, Outcome, Parameters
 from src.domain.ledger.model import CallStatus
 from src.shared.errors import InvalidRequest, ProvidersFailed
@@ -45,7 +46,7 @@ def test_the_least_body_is_a_request() -> None:
     assert (parsed.model, parsed.untranslated) == ("fast", ())
     assert (parsed.chat.stream, parsed.chat.parameters) == (False, Parameters())
     assert parsed.chat.wire is not None
-    assert (parsed.chat.wire.dialect, parsed.chat.wire.same_dialect_only) == (ProviderKind.OPENAI, ())
+    assert (parsed.chat.wire.format, parsed.chat.wire.untranslatable) == (WireFormat.CHAT_COMPLETIONS, ())
 
 
 def test_the_original_body_goes_along_untouched() -> None:
@@ -192,7 +193,7 @@ def test_null_is_as_good_as_absent(name: str) -> None:
     parsed = parse(**{name: None})
     assert parsed.chat.parameters == Parameters()
     assert parsed.chat.wire is not None
-    assert parsed.chat.wire.same_dialect_only == ()
+    assert parsed.chat.wire.untranslatable == ()
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_usage_in_the_stream_is_wanted_where_it_is_asked_for(options: Any, wante
 def test_what_cannot_be_translated_is_named(given: dict[str, Any], names: tuple[str, ...]) -> None:
     wire = parse(**given).chat.wire
     assert wire is not None
-    assert wire.same_dialect_only == names
+    assert wire.untranslatable == names
 
 
 def outcome_of(**given: Any) -> Outcome:
@@ -256,7 +257,12 @@ def test_a_completion_is_what_the_sdk_expects(reason: FinishReason) -> None:
 def test_chunks_are_what_the_sdk_expects(reason: FinishReason) -> None:
     writer = OpenAIWriter(parse(stream=True), nobody())
     first = writer.first("fast-2026", 7)
-    data = first + writer.text("fi") + writer.text("ne\n\u2028") + writer.last(outcome_of(finish_reason=reason))
+    data = (
+        first
+        + writer.delta(TextDelta("fi"))
+        + writer.delta(TextDelta("ne\n\u2028"))
+        + writer.last(outcome_of(finish_reason=reason))
+    )
     assert data.endswith(DONE)
     chunks = [ChatCompletionChunk.model_validate_json(json.dumps(each), strict=True) for each in events_of(data)]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "fine\n\u2028"

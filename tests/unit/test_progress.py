@@ -1,7 +1,12 @@
 """What an answer has told so far: each piece is read once, and counted together with its neighbours."""
 
 from src.domain.catalog.model import Usage
-from src.domain.completion.model import Delivered, Delta, TextDelta, WireChunk
+from src.domain.completion.deltas import TextDelta
+from src.domain.completion.model import (
+    Delivered,
+    Delta,
+    WireChunk,
+)
 from src.domain.completion.progress import COUNTED_CHARS, Progress
 
 

@@ -72,10 +72,12 @@ def test_a_refused_call_is_told_of_the_bucket_it_waits_for_longest() -> None:
 def test_every_dialect_gets_a_429_of_its_own(name: LimitName, kind: str) -> None:
     error = LimitReached([level(name, 4, 4, 60, 1.5)])
     assert {status_of(error, dialect) for dialect in Dialect} == {429}
-    native, openai, anthropic = (error_body(error, dialect, "r")["error"] for dialect in Dialect)
+    native, openai, anthropic, gemini = (error_body(error, dialect, "r")["error"] for dialect in Dialect)
     assert (native["code"], native["details"]["limit_name"]) == ("rate_limit_exceeded", name.value)
     assert (openai["type"], openai["code"]) == (kind, "rate_limit_exceeded")
     assert (anthropic["type"], anthropic["details"]["error_code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    assert (gemini["code"], gemini["status"]) == (429, "RESOURCE_EXHAUSTED")
+    assert [each.get("reason") or each["retryDelay"] for each in gemini["details"]] == ["rate_limit_exceeded", "2s"]
 
 
 def test_the_headers_of_a_429_are_those_of_the_dialect_and_invite_a_retry() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatRole,
     Failure,
     Parameters,
-    TextDelta,
     UpstreamFailed,
 )
 from src.domain.dialogs import use_cases

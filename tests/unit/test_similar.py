@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from src.domain.catalog.model import CachePolicy, ProviderKind
+from src.domain.catalog.model import CachePolicy, WireFormat
 from src.domain.completion.answer import Answer
 from src.domain.completion.cache_entry import policy_of
 from src.domain.completion.caching import SharedAnswers
@@ -107,7 +107,7 @@ class TestScope:
 def wire(content: Any, *, role: str = "user", **fields: Any) -> Call:
     """A request in OpenAI's dialect."""
     body = {"model": "fast", "messages": [{"role": "system", "content": "x"}, {"role": role, "content": content}]}
-    chat = user_says("?", wire=WireBody(dialect=ProviderKind.OPENAI, body={**body, **fields}))
+    chat = user_says("?", wire=WireBody(format=WireFormat.CHAT_COMPLETIONS, body={**body, **fields}))
     return make_call(principal=ME, chat=chat)
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from src.domain.catalog.model import Price
-from src.domain.completion.model import TextDelta
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.use_cases import TaskKeeper, begin, resolve
 from src.domain.ledger.model import CallStatus, HoldState
 from src.shared.errors import InvalidRequest, NotAllowed, NotFound, Unavailable

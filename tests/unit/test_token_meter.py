@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.domain.catalog.model import Model, ProviderKind
+from src.domain.catalog.model import Model, WireFormat
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, WireBody
 from src.integrations.llm import token_meter
 from src.integrations.llm.prompt_walk import LIKELY, MOST, Prompt, PromptWalk
@@ -63,7 +63,7 @@ def plain(*texts: str) -> ChatRequest:
 
 
 def wired(**body: Any) -> ChatRequest:
-    return ChatRequest(messages=(), wire=WireBody(dialect=ProviderKind.OPENAI, body=body))
+    return ChatRequest(messages=(), wire=WireBody(format=WireFormat.CHAT_COMPLETIONS, body=body))
 
 
 def with_parts(*parts: dict[str, Any], role: str = "user") -> ChatRequest:

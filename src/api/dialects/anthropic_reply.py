@@ -7,6 +7,7 @@ from src.api.dialects.relayed import payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
+from src.domain.completion.deltas import PartDelta, RefusalDelta, TextDelta
 from src.domain.completion.model import FinishReason, Outcome
 
 _REASONS = {
@@ -71,10 +72,12 @@ class AnthropicWriter:
             + event({"type": "ping"}, name="ping")
         )
 
-    def text(self, text: str) -> bytes:
+    def delta(self, delta: PartDelta) -> bytes:
         """Some more of the answer."""
-        delta = {"type": "text_delta", "text": text}
-        return event({"type": "content_block_delta", "index": 0, "delta": delta}, name="content_block_delta")
+        if not isinstance(delta, TextDelta | RefusalDelta):
+            return b""
+        told = {"type": "text_delta", "text": delta.text}
+        return event({"type": "content_block_delta", "index": 0, "delta": told}, name="content_block_delta")
 
     def last(self, outcome: Outcome) -> bytes:
         """Why it stopped, the usage, and the end."""

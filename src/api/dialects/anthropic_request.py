@@ -13,7 +13,7 @@ from src.api.dialects.fields import (
     stops_field,
 )
 from src.api.dialects.request import ParsedRequest
-from src.domain.catalog.model import ProviderKind
+from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, Parameters, WireBody
 from src.shared.errors import InvalidRequest
 
@@ -31,10 +31,10 @@ def parse_messages(body: Mapping[str, Any], headers: Mapping[str, str]) -> Parse
     messages = messages_field(body)
     system = _content(body["system"], "system") if body.get("system") is not None else ""
     wire = WireBody(
-        dialect=ProviderKind.ANTHROPIC,
+        format=WireFormat.MESSAGES,
         body=body,
         headers={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
-        same_dialect_only=tuple(dict.fromkeys(_untranslatable(body, messages))),
+        untranslatable=tuple(dict.fromkeys(_untranslatable(body, messages))),
         wants_usage=True,
     )
     chat = ChatRequest(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from src.domain.completion.model import Parameters
 from src.shared.errors import InvalidRequest
 
 MAX_TOKENS = 100_000_000
@@ -95,11 +94,5 @@ def sampling_fields(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def dropped_header(dropped: tuple[str, ...]) -> dict[str, str]:
     """The header that names what was left out, where there is anything that can be named in a header."""
-    safe = [name[:64] for name in dropped if name.isascii() and name.isprintable()]
+    safe = [name[:64] for name in dict.fromkeys(dropped) if name.isascii() and name.isprintable()]
     return {"x-gateway-dropped-params": ",".join(safe[:32])} if safe else {}
-
-
-def dropped_by(parameters: Parameters, *, sampling: bool, untranslated: tuple[str, ...]) -> tuple[str, ...]:
-    """What a translation leaves out: fields without a counterpart, and sampling where the model refuses it."""
-    refused = () if sampling else ("temperature", "top_p", "top_k")
-    return (*untranslated, *(name for name in refused if getattr(parameters, name) is not None))

@@ -8,6 +8,7 @@ from src.api.dialects.relayed import objects_in, payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
+from src.domain.completion.deltas import PartDelta, RefusalDelta, TextDelta
 from src.domain.completion.model import FinishReason, Outcome
 from src.shared.ids import made_at
 
@@ -76,9 +77,15 @@ class OpenAIWriter:
         self._model = model
         return self._choice({"role": "assistant", "content": "", "refusal": None}, None)
 
-    def text(self, text: str) -> bytes:
+    def delta(self, delta: PartDelta) -> bytes:
         """Some more of the answer."""
-        return self._choice({"content": text}, None)
+        match delta:
+            case TextDelta(text=text):
+                return self._choice({"content": text}, None)
+            case RefusalDelta(text=text):
+                return self._choice({"refusal": text}, None)
+            case _:
+                return b""
 
     def last(self, outcome: Outcome) -> bytes:
         """Why it stopped, the usage where the client asked for it, and the end."""

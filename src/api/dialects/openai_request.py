@@ -14,7 +14,7 @@ from src.api.dialects.fields import (
     stops_field,
 )
 from src.api.dialects.request import ParsedRequest
-from src.domain.catalog.model import ProviderKind
+from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, Parameters, WireBody
 from src.shared.errors import InvalidRequest
 
@@ -45,10 +45,10 @@ def parse_chat_completion(body: Mapping[str, Any], headers: Mapping[str, str]) -
     stream_options = body.get("stream_options")
     messages = messages_field(body)
     wire = WireBody(
-        dialect=ProviderKind.OPENAI,
+        format=WireFormat.CHAT_COMPLETIONS,
         body=body,
         headers={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
-        same_dialect_only=tuple(dict.fromkeys(_untranslatable(body, messages))),
+        untranslatable=tuple(dict.fromkeys(_untranslatable(body, messages))),
         wants_usage=isinstance(stream_options, dict) and stream_options.get("include_usage") is True,
     )
     chat = ChatRequest(

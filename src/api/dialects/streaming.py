@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from src.api.cache_control import cache_header, cache_wish
 from src.api.container import Gateway
-from src.api.dialects.fields import dropped_by, dropped_header
+from src.api.dialects.fields import dropped_header
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body, error_response
 from src.api.idempotency import answered_once
@@ -21,8 +21,9 @@ from src.api.rate_headers import rate_headers
 from src.api.sse import KEEPALIVE, STREAM_HEADERS, EventStream
 from src.domain.catalog.model import Model
 from src.domain.completion.answer import Answer
+from src.domain.completion.deltas import PartDelta
 from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, KeyTaken, answer_of, kept
-from src.domain.completion.model import CacheWish, Call, Outcome, TextDelta, WireChunk, no_records
+from src.domain.completion.model import CacheWish, Call, Outcome, WireChunk, no_records
 from src.domain.completion.use_cases import begin, resolve
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import CallStatus, Record
@@ -35,7 +36,10 @@ GIVEN_UP = Unavailable("The request that this one repeated was given up; try aga
 
 
 class Writer(Protocol):
-    """How a dialect writes an answer that was translated. `tells_prompt`: the start of a stream names its tokens."""
+    """How a dialect writes one answer that was translated, whole or piece by piece.
+
+    `tells_prompt`: the start of a stream names its tokens.
+    """
 
     tells_prompt: ClassVar[bool]
 
@@ -43,9 +47,13 @@ class Writer(Protocol):
 
     def first(self, model: str, prompt_tokens: int) -> bytes: ...
 
-    def text(self, text: str) -> bytes: ...
+    def delta(self, delta: PartDelta) -> bytes:
+        """A piece of the answer, with the end of what came before it, if it begins something new."""
+        ...
 
-    def last(self, outcome: Outcome) -> bytes: ...
+    def last(self, outcome: Outcome) -> bytes:
+        """The end of what is open, and of the stream."""
+        ...
 
     def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
         """The end of a stream whose upstream was stopped at the quota's limit, after what was relayed of it."""
@@ -56,11 +64,15 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """One compatible endpoint: its dialect and how it writes an answer of the given id."""
+    """One compatible endpoint: its dialect and how it writes an answer of the given id.
+
+    `names` are the dialect's names of parameters, where it has others than the domain.
+    """
 
     dialect: Dialect
     endpoint: str
     writer: Callable[[ParsedRequest, UUID], Writer]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +112,16 @@ class Serving:
         if gone or (outcome.error is not None and not is_stream):
             return ClaimFreed(claim_id=claim.id)
         if is_stream:
-            headers = STREAM_HEADERS | _headers_of(outcome, self.parsed)
+            headers = STREAM_HEADERS | _headers_of(outcome, self)
             return kept(claim, 200, EventStream.media_type, _pieces(self, outcome), headers)
         answer = self.whole(outcome)
-        return kept(claim, 200, "application/json", [bytes(answer.body)], _whole_headers(outcome, self.parsed))
+        return kept(claim, 200, "application/json", [bytes(answer.body)], _whole_headers(outcome, self))
 
     def whole(self, outcome: Outcome) -> Response:
         """An answer that does not stream. Raises what kept it from being given."""
         if outcome.error is not None:
             raise outcome.error
-        headers = _whole_headers(outcome, self.parsed)
+        headers = _whole_headers(outcome, self)
         if outcome.wire is not None:
             return Response(outcome.wire, media_type="application/json", headers=headers)
         written = self.writer(outcome.id).whole(outcome, outcome.upstream_model or self.parsed.model)
@@ -155,14 +167,9 @@ async def serve(
 
 def _stream(answering: Answer, serving: Serving) -> EventStream:
     def headers() -> Mapping[str, str]:
-        told = _headers(
-            serving.parsed,
-            answering.model,
-            answering.attempts,
-            answering.output_cap,
-            relayed=answering.is_relayed,
-        )
-        return told | cache_header(answering.cache)
+        dropped = () if answering.is_relayed else _dropped(serving, answering.dropped)
+        told = _headers(answering.model, answering.attempts, answering.output_cap)
+        return told | dropped_header(dropped) | cache_header(answering.cache)
 
     return EventStream(_events(answering, serving), headers=headers, failed=_failed(serving))
 
@@ -171,31 +178,32 @@ def _failed(serving: Serving) -> Callable[[GatewayError], Response]:
     return lambda error: error_response(error, serving.door.dialect, serving.request_id)
 
 
-def _whole_headers(outcome: Outcome, parsed: ParsedRequest) -> dict[str, str]:
-    return _headers_of(outcome, parsed) | {"x-gateway-cost-micro-usd": str(outcome.cost_micro_usd)}
+def _whole_headers(outcome: Outcome, serving: Serving) -> dict[str, str]:
+    return _headers_of(outcome, serving) | {"x-gateway-cost-micro-usd": str(outcome.cost_micro_usd)}
 
 
-def _headers_of(outcome: Outcome, parsed: ParsedRequest) -> dict[str, str]:
+def _headers_of(outcome: Outcome, serving: Serving) -> dict[str, str]:
     """Headers of an answer that has ended."""
     relayed = outcome.wire is not None or any(isinstance(delta, WireChunk) for delta in outcome.deltas[:1])
-    told = _headers(parsed, outcome.model, len(outcome.attempts), outcome.output_cap, relayed=relayed)
-    return told | cache_header(outcome.cache)
+    dropped = () if relayed else _dropped(serving, outcome.dropped)
+    told = _headers(outcome.model, len(outcome.attempts), outcome.output_cap)
+    return told | dropped_header(dropped) | cache_header(outcome.cache)
 
 
-def _headers(
-    parsed: ParsedRequest, model: Model | None, attempts: int, output_cap: int | None, *, relayed: bool
-) -> dict[str, str]:
+def _headers(model: Model | None, attempts: int, output_cap: int | None) -> dict[str, str]:
     """Headers of an answer; of a stream they are known once its first event is there."""
     headers = {"x-gateway-attempts": str(attempts)}
     if model is not None:
         headers["x-gateway-model"] = model.name
     if output_cap is not None:
         headers["x-gateway-output-cap"] = str(output_cap)
-    return headers if relayed else headers | _dropped(parsed, sampling=model is None or model.capabilities.sampling)
+    return headers
 
 
-def _dropped(parsed: ParsedRequest, *, sampling: bool) -> dict[str, str]:
-    return dropped_header(dropped_by(parsed.chat.parameters, sampling=sampling, untranslated=parsed.untranslated))
+def _dropped(serving: Serving, by_adapter: tuple[str, ...]) -> tuple[str, ...]:
+    """What a translation leaves out, in the client's own names."""
+    names = serving.door.names
+    return (*serving.parsed.untranslated, *(names.get(name, name) for name in by_adapter))
 
 
 async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
@@ -205,14 +213,14 @@ async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
     deltas = answering.deltas()
     try:
         async for delta in deltas:
-            if not isinstance(delta, TextDelta):
+            if isinstance(delta, WireChunk):
                 yield delta.data
                 continue
             if not begun:
                 begun = True
                 prompt = await answering.prompt_tokens() if writer.tells_prompt else 0
                 yield writer.first(_name(answering.model, serving), prompt)
-            yield writer.text(delta.text)
+            yield writer.delta(delta)
     finally:
         await deltas.aclose()
     try:
@@ -246,13 +254,13 @@ def _pieces(serving: Serving, outcome: Outcome) -> Iterator[bytes]:
     writer = serving.writer(outcome.id)
     begun = False
     for delta in outcome.deltas:
-        if not isinstance(delta, TextDelta):
+        if isinstance(delta, WireChunk):
             yield delta.data
             continue
         if not begun:
             begun = True
             yield writer.first(_name(outcome.model, serving), outcome.prompt_estimate or 0)
-        yield writer.text(delta.text)
+        yield writer.delta(delta)
     yield _end(writer, outcome, serving, begun=begun)
 
 

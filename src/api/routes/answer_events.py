@@ -12,13 +12,12 @@ from fastapi import Request
 
 from src.api.cache_control import cache_header
 from src.api.container import Gateway
-from src.api.dialects.fields import dropped_by, dropped_header
+from src.api.dialects.fields import dropped_header
 from src.api.errors import Dialect, error_response
 from src.api.rate_headers import rate_headers
 from src.api.routes.schemas import message_shape
 from src.api.sse import KEEPALIVE, EventStream, event
-from src.domain.catalog.model import Model
-from src.domain.completion.model import Parameters, TextDelta
+from src.domain.completion.deltas import TextDelta
 from src.domain.dialogs.following import Piece, before_its_first_word, follow
 from src.domain.dialogs.model import Message, MessageStatus
 from src.domain.dialogs.sending import Exchanged, Exchanging, ended_answer
@@ -46,7 +45,7 @@ def exchange_headers(exchanged: Exchanged) -> dict[str, str]:
         "x-gateway-attempts": str(len(outcome.attempts)),
         "x-gateway-cost-micro-usd": str(outcome.cost_micro_usd),
         **cache_header(outcome.cache),
-        **_cap_and_dropped(outcome.output_cap, outcome.model, exchanged.parameters),
+        **_cap_and_dropped(outcome.output_cap, outcome.dropped),
     }
 
 
@@ -77,16 +76,14 @@ def followed_stream(
 
 def _early_headers(exchange: Exchanging) -> dict[str, str]:
     answering = exchange.answering
-    model = answering.model or answering.call.route.models[0]
-    told = _cap_and_dropped(answering.output_cap, model, answering.call.chat.parameters)
+    told = _cap_and_dropped(answering.output_cap, answering.dropped)
     return told | cache_header(answering.cache) | rate_headers(answering.call.permit.levels)
 
 
-def _cap_and_dropped(output_cap: int | None, model: Model | None, parameters: Parameters) -> dict[str, str]:
-    """The cap, where the quota shrank it, and sampling parameters that the model refuses (in a stream: the first)."""
-    sampling = model is None or model.capabilities.sampling
+def _cap_and_dropped(output_cap: int | None, dropped: tuple[str, ...]) -> dict[str, str]:
+    """The cap, where the quota shrank it, and parameters that the model was not told."""
     cap = {} if output_cap is None else {"x-gateway-output-cap": str(output_cap)}
-    return cap | dropped_header(dropped_by(parameters, sampling=sampling, untranslated=()))
+    return cap | dropped_header(dropped)
 
 
 def _created(answer: Message, **more: Any) -> bytes:

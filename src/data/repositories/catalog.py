@@ -20,6 +20,7 @@ from src.domain.catalog.model import (
     Model,
     Price,
     Provider,
+    ReasoningStyle,
     Tier,
 )
 from src.shared.ids import new_id
@@ -117,11 +118,16 @@ def _provider_from(row: Row[Any]) -> Provider:
 def _model_from(row: Row[Any], priced: Mapping[str, list[Price]]) -> Model:
     values = values_of(row)
     del values["source"]
-    values["capabilities"] = Capabilities(**values["capabilities"])
+    values["capabilities"] = _capabilities_from(values["capabilities"])
     values["deployments"] = tuple(Deployment(**each) for each in values["deployments"])
     values["deadlines"] = Deadlines(**values["deadlines"])
     values["cache"] = values["cache"] and CachePolicy(**values["cache"])
     return Model(**values, prices=tuple(priced.get(row.name, ())))
+
+
+def _capabilities_from(values: Mapping[str, Any]) -> Capabilities:
+    style = values.get("reasoning")
+    return Capabilities(**{**values, "reasoning": style and ReasoningStyle(style)})
 
 
 def _chain_from(row: Row[Any]) -> Chain:

@@ -18,6 +18,15 @@ class ProviderKind(StrEnum):
     BUILTIN = "builtin"
 
 
+class WireFormat(StrEnum):
+    """The shape of requests and answers: what a client's door takes, and what an upstream's endpoint speaks."""
+
+    CHAT_COMPLETIONS = "chat_completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    GENERATE_CONTENT = "generate_content"
+
+
 class Lifecycle(StrEnum):
     """Whether the provider still sells the model. Retired models stay callable here: the provider has the last word."""
 
@@ -28,13 +37,30 @@ class Lifecycle(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """Where a model lives. `api_key_env` names the setting that holds the key; the key itself is never stored here."""
+    """Where a model lives. `api_key_env` names the setting that holds the key; the key itself is never stored here.
+
+    `responses`: whether a server of kind openai has the Responses API too; None: only OpenAI itself.
+    """
 
     name: str
     kind: ProviderKind
     base_url: str | None = None
     api_key_env: str | None = None
     enabled: bool = True
+    responses: bool | None = None
+
+    @property
+    def formats(self) -> tuple[WireFormat, ...]:
+        """The wire formats it takes requests in."""
+        match self.kind:
+            case ProviderKind.ANTHROPIC:
+                return (WireFormat.MESSAGES,)
+            case ProviderKind.GOOGLE:
+                return (WireFormat.GENERATE_CONTENT,)
+            case ProviderKind.OPENAI if self.responses or (self.responses is None and self.name == "openai"):
+                return (WireFormat.CHAT_COMPLETIONS, WireFormat.RESPONSES)
+            case ProviderKind.OPENAI | ProviderKind.BUILTIN:
+                return (WireFormat.CHAT_COMPLETIONS,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +130,29 @@ class Price:
 FREE = Price(input=Rate(0), output=Rate(0))
 
 
+class ReasoningStyle(StrEnum):
+    """How a model is told to think: not at all, by an effort, or by a budget of tokens."""
+
+    NONE = "none"
+    EFFORT = "effort"
+    BUDGET = "budget"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a model can do, as data. `sampling`: it accepts temperature, top_p and top_k."""
+    """What a model can do, as data. `sampling`: it accepts temperature, top_p and top_k.
+
+    `reasoning` None: as its name suggests. A model of `embeddings` makes vectors and answers nothing.
+    """
 
     sampling: bool = True
     images: bool = True
+    documents: bool = True
+    audio: bool = False
     tools: bool = True
     structured_output: bool = True
+    reasoning: ReasoningStyle | None = None
+    embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

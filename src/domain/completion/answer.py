@@ -54,6 +54,11 @@ class Answer(Protocol):
         ...
 
     @property
+    def dropped(self) -> tuple[str, ...]:
+        """Names of parameters that the model which answers was not told."""
+        ...
+
+    @property
     def is_relayed(self) -> bool:
         """Whether an upstream's own bytes are handed on."""
         ...
@@ -109,6 +114,11 @@ class CachedAnswer:
     def cache(self) -> CacheUse | None:
         """A hit, or that of an identical call which was under way."""
         return self._outcome.cache
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What the model that gave it was not told."""
+        return self._outcome.dropped
 
     @property
     def is_relayed(self) -> bool:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from src.domain.catalog.model import Model, Provider, Usage
+from src.domain.completion.deltas import RefusalDelta, TextDelta
 from src.domain.completion.fallback import ChainCall, Routing, Trace, as_gateway_error
 from src.domain.completion.holding import HoldingPolicy, Plan
 from src.domain.completion.lease import Lease, Noted
@@ -18,7 +19,6 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Outcome,
-    TextDelta,
     UpstreamFailed,
     WireChunk,
 )
@@ -168,6 +168,11 @@ class Answering:
     def cache(self) -> CacheUse | None:
         """What the response cache had for it: nothing, or it is off."""
         return self.call.cache_use
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Names of parameters that the model which is answering was not told."""
+        return self._trace.dropped
 
     async def prompt_tokens(self) -> int:
         """Our own estimate of the prompt, for whoever must know it where or when the provider does not say.
@@ -336,7 +341,7 @@ class Answering:
         return Noted(usage, self.call.noting(so_far))
 
     def _plain_text(self) -> str:
-        return "".join(delta.text for delta in self._deltas if isinstance(delta, TextDelta))
+        return "".join(delta.text for delta in self._deltas if isinstance(delta, TextDelta | RefusalDelta))
 
     async def _counted(self, delivered: Delivered, model: Model) -> Usage:
         """Our own count of what was generated, and of the prompt where the stream told none that can be true."""
@@ -359,6 +364,8 @@ class Answering:
             finish_reason=finished.reason,
             upstream_model=finished.upstream_model,
             wire=finished.wire,
+            told_parts=finished.parts,
+            stop_sequence=finished.stop_sequence,
             flags=(fault,) if fault else (),
         )
 
@@ -371,7 +378,8 @@ class Answering:
             return replace(self._ending(CallStatus.FAILED, model, Usage()), finish_reason=reason, error=error)
         delivered = self._progress.delivered()
         ending = self._ending(cut_off.status, model, await self._counted(delivered, model))
-        return replace(ending, text=delivered.text, finish_reason=reason, error=error)
+        text = delivered.text if self.is_relayed else self._plain_text()
+        return replace(ending, text=text, finish_reason=reason, error=error)
 
     def _ending(self, status: CallStatus, model: Model | None, usage: Usage) -> Outcome:
         return Outcome(
@@ -388,4 +396,5 @@ class Answering:
             deltas=self._deltas,
             output_cap=self.output_cap,
             cache=self.cache,
+            dropped=self.dropped,
         )

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
 from src.domain.catalog.model import CachePolicy, Usage
+from src.domain.completion.content import Part, Text, part_body, part_from
+from src.domain.completion.deltas import TextDelta, deltas_of
 from src.domain.completion.model import (
     CacheUse,
     Call,
@@ -17,7 +19,6 @@ from src.domain.completion.model import (
     FinishReason,
     Outcome,
     Parameters,
-    TextDelta,
     WireBody,
     WireChunk,
 )
@@ -26,7 +27,7 @@ from src.shared.ids import new_id
 from src.shared.money import MicroDollars
 
 MAX_ENTRY_BYTES = 1024 * 1024
-FORM = 1
+FORM = 2
 """Raised whenever entries or keys change: what was kept before is not found any more."""
 
 _WITHOUT_MEANING = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
@@ -57,7 +58,7 @@ def policy_of(call: Call, default: CachePolicy) -> CachePolicy | None:
 
 
 def _acts(chat: ChatRequest) -> bool:
-    return chat.wire is not None and any(chat.wire.body.get(name) for name in _ACTING)
+    return bool(chat.tools) or (chat.wire is not None and any(chat.wire.body.get(name) for name in _ACTING))
 
 
 def cache_key(call: Call, policy: CachePolicy) -> str:
@@ -83,14 +84,18 @@ def cache_key(call: Call, policy: CachePolicy) -> str:
 
 def _words(chat: ChatRequest) -> Mapping[str, Any]:
     return {
-        "messages": [[message.role, message.text] for message in chat.messages],
-        "parameters": {field.name: getattr(chat.parameters, field.name) for field in fields(Parameters)},
+        "messages": [[message.role, [part_body(part) for part in message.all_parts]] for message in chat.messages],
+        "parameters": {field.name: _plain(getattr(chat.parameters, field.name)) for field in fields(Parameters)},
     }
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _wire(wire: WireBody, *, stream: bool) -> Mapping[str, Any]:
     return {
-        "dialect": wire.dialect,
+        "format": wire.format,
         "stream": stream,
         "headers": {name.lower(): text for name, text in wire.headers.items()},
         "body": {name: value for name, value in wire.body.items() if name not in _WITHOUT_MEANING},
@@ -99,12 +104,17 @@ def _wire(wire: WireBody, *, stream: bool) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An answer as it is kept: its words, or what was relayed, `chunks` of a stream and the bytes that ended it."""
+    """An answer as it is kept: its words, or what was relayed, `chunks` of a stream and the bytes that ended it.
+
+    `parts` where it is more than one text.
+    """
 
     model: str
     upstream_model: str | None
     finish_reason: FinishReason
     text: str = ""
+    parts: tuple[Part, ...] = ()
+    dropped: tuple[str, ...] = ()
     chunks: bytes = b""
     wire: bytes | None = None
 
@@ -116,6 +126,8 @@ class Entry:
             "model": self.model,
             "upstream_model": self.upstream_model,
             "finish_reason": self.finish_reason,
+            "parts": [part_body(part) for part in self.parts],
+            "dropped": self.dropped,
             "sizes": [len(text), len(self.chunks), None if self.wire is None else len(self.wire)],
         }
         return b"".join((json.dumps(head).encode(), b"\n", text, self.chunks, self.wire or b""))
@@ -135,12 +147,15 @@ class Entry:
             ended_at=now,
             wire=self.wire,
             deltas=self._deltas(),
+            dropped=self.dropped,
             cache=use,
         )
 
     def _deltas(self) -> tuple[Delta, ...]:
         if self.chunks:
             return (WireChunk(self.chunks, _read_already),)
+        if self.parts:
+            return deltas_of(self.parts)
         return (TextDelta(self.text),) if self.text else ()
 
 
@@ -162,6 +177,8 @@ def unpacked(data: bytes) -> Entry | None:
             upstream_model=told["upstream_model"],
             finish_reason=FinishReason(told["finish_reason"]),
             text=body[:text].decode("utf-8", "surrogatepass"),
+            parts=tuple(part_from(part) for part in told["parts"]),
+            dropped=tuple(told["dropped"]),
             chunks=body[text : text + chunks],
             wire=None if wire is None else body[text + chunks :],
         )
@@ -179,10 +196,17 @@ def entry_of(call: Call, outcome: Outcome) -> Entry | None:
         upstream_model=outcome.upstream_model,
         finish_reason=outcome.finish_reason,
         text=outcome.text if outcome.wire is None else "",
+        parts=_more_than_text(outcome) if outcome.wire is None else (),
+        dropped=outcome.dropped,
         chunks=chunks,
         wire=outcome.wire,
     )
     return entry if len(entry.packed()) <= MAX_ENTRY_BYTES else None
+
+
+def _more_than_text(outcome: Outcome) -> tuple[Part, ...]:
+    parts = outcome.parts
+    return () if all(isinstance(part, Text) for part in parts) else parts
 
 
 def _is_its_own_end(call: Call, outcome: Outcome) -> bool:

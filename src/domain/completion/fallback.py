@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from src.domain.catalog.model import PATIENT, Deadlines, Model
 from src.domain.completion.model import (
     ChatRequest,
+    Delta,
+    Dropped,
     Failure,
     Finished,
-    TextDelta,
     UpstreamEvent,
     UpstreamFailed,
     UpstreamRequest,
@@ -30,11 +31,12 @@ CUT_OFF = "cut_off"
 
 @dataclass(slots=True)
 class Trace:
-    """What has been tried so far, how many attempts have begun, and which model is answering."""
+    """What has been tried so far, how many attempts have begun, which model is answering, and what it was not told."""
 
     attempts: list[Attempt] = field(default_factory=list)
     begun: int = 0
     answering: Model | None = None
+    dropped: tuple[str, ...] = ()
     last: UpstreamFailed | None = None
     started_s: float = 0.0
 
@@ -53,6 +55,7 @@ class Trace:
     def begin(self) -> None:
         """An attempt begins."""
         self.begun += 1
+        self.dropped = ()
         self.started_s = time.monotonic()
 
     def note(self, model: Model, outcome: str, status: int | None = None) -> None:
@@ -109,7 +112,7 @@ class ChainCall:
         self._retries = 0
         self._is_answered = False
 
-    async def events(self) -> AsyncGenerator[UpstreamEvent]:
+    async def events(self) -> AsyncGenerator[Delta | Finished]:
         """The events of the first candidate that gives any. Raises UpstreamFailed: the last failure, or one mid-stream.
 
         Falls through on technical failures and on what a model cannot do; never on the caller's own mistake and never
@@ -124,7 +127,7 @@ class ChainCall:
                 return
         raise self._trace.last or self._nobody_admits()
 
-    async def _attempt(self, candidate: Candidate) -> AsyncGenerator[UpstreamEvent]:
+    async def _attempt(self, candidate: Candidate) -> AsyncGenerator[Delta | Finished]:
         """What this candidate answers; where it fails and others may do better, nothing."""
         model, trace, board = candidate.model, self._trace, self._routing.board
         request = UpstreamRequest(model=model, chat=self._chat, output_cap=self._output_cap)
@@ -133,10 +136,15 @@ class ChainCall:
             upstream = self._routing.upstreams.chat_model(model, candidate.provider)
             async with aclosing(_in_time(_events_of(upstream, request), request)) as events:
                 async for event in events:
+                    if isinstance(event, Dropped):
+                        trace.dropped = event.names
+                        continue
                     if trace.answering is None:
                         trace.answering = model
                         board.answered(candidate.key, trace.lasted_s, stream=self._chat.stream)
-                    if not isinstance(event, Finished):
+                    if isinstance(event, Finished):
+                        finished = event
+                    else:
                         yield event
             trace.note(model, "ok")
             board.succeeded(candidate.key)
@@ -152,7 +160,7 @@ class ChainCall:
             raise
         else:
             self._is_answered = True
-            yield event  # the Finished; whoever hears it listens no further, so it comes when all is noted
+            yield finished  # whoever hears it listens no further, so it comes when all is noted
 
     def _note(self, candidate: Candidate, failure: UpstreamFailed) -> None:
         """A connection that was dropped is tried again at once: those that are kept alive die of old age."""
@@ -207,10 +215,8 @@ class ChainCall:
 async def _events_of(upstream: ChatModel, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
     """Whole answers and streams as the same kind of events."""
     if not request.chat.stream:
-        reply = await upstream.complete(request)
-        if reply.text:
-            yield TextDelta(reply.text)
-        yield reply.finished
+        for event in (await upstream.complete(request)).events():
+            yield event
         return
     async with aclosing(upstream.stream(request)) as events:
         async for event in events:

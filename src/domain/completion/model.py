@@ -1,13 +1,16 @@
 """What is asked of a model, what it streams back, and how a call ends."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from src.domain.catalog.model import Model, ProviderKind, Route, Usage
+from src.domain.catalog.model import Model, Route, Usage, WireFormat
+from src.domain.completion.content import Part, Text
+from src.domain.completion.deltas import PartDelta, TextDelta, deltas_of, parts_of
+from src.domain.completion.tools import Reasoning, ResponseFormat, Tool, ToolChoice
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import Attempt, CallStatus, Record
 from src.domain.limits.limiter import UNLIMITED, Permit
@@ -25,15 +28,24 @@ class ChatRole(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
-    """One utterance, as plain text."""
+    """One utterance. Where it is more than one plain text, `parts` are all of it, and `text` is their words."""
 
     role: ChatRole
-    text: str
+    text: str = ""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """Its parts; plain text is one text part, nothing is none."""
+        return self.parts or ((Text(text=self.text),) if self.text else ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """How to answer. None leaves it to the model. Of `choices` above one, each has its own output."""
+    """How to answer. None leaves it to the model. Of `choices` above one, each has its own output.
+
+    `logprobs` is how many alternatives of each token are wanted with their odds, 0 for the odds of the tokens alone.
+    """
 
     max_output_tokens: int | None = None
     temperature: float | None = None
@@ -44,31 +56,44 @@ class Parameters:
     frequency_penalty: float | None = None
     seed: int | None = None
     choices: int = 1
+    logprobs: int | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
+    response_format: ResponseFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireBody:
-    """A client's body in its own dialect, for an upstream that speaks the same: forwarded with every field it has.
+    """A client's body in its own format, for an upstream that speaks the same: forwarded with every field it has.
 
-    `same_dialect_only` names what the body carries that cannot be translated; an upstream of another dialect refuses.
-    `wants_usage`: the client asked for usage in its stream.
+    `untranslatable` names what the body carries that cannot be said in another format; models of other formats refuse.
+    `wants_usage`: the client asked for usage in its stream. `answered_for`: fields of the upstream's answer that the
+    gateway has its own values for, like ids of what it stores itself.
     """
 
-    dialect: ProviderKind
+    format: WireFormat
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
-    same_dialect_only: tuple[str, ...] = ()
+    untranslatable: tuple[str, ...] = ()
     wants_usage: bool = False
+    answered_for: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A conversation to continue. Where `wire` is there, `messages` is the same conversation in our words."""
+    """A conversation to continue. Where `wire` is there, the rest is the same request in our words."""
 
     messages: tuple[ChatMessage, ...]
     parameters: Parameters = Parameters()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
     stream: bool = False
     wire: WireBody | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is text alone."""
+        return not self.tools and not any(message.parts for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +124,10 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TextDelta:
-    """Some more of the answer."""
+class Dropped:
+    """Names of parameters that the model's format cannot say: what a translation left out, told before its answer."""
 
-    text: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +149,7 @@ class Delivered:
     usage: Usage | None = None
 
 
-Delta = TextDelta | WireChunk
+Delta = PartDelta | WireChunk
 """A piece of an answer."""
 
 
@@ -132,24 +157,40 @@ Delta = TextDelta | WireChunk
 class Finished:
     """The upstream's last word. `usage` is None where it reported none, and unchecked: providers lie.
 
-    `wire` holds the bytes to hand on once the call is settled: the whole body, or a stream's last events.
+    `wire` holds the bytes to hand on once the call is settled: the whole body, or a stream's last events. `parts` is
+    the whole answer in our words, where wire chunks were handed on and somebody will want to store it.
+    `stop_sequence`: the one that it stopped at, where that is known.
     """
 
     reason: FinishReason
     usage: Usage | None = None
     upstream_model: str | None = None
     wire: bytes | None = None
+    parts: tuple[Part, ...] = ()
+    stop_sequence: str | None = None
 
 
-UpstreamEvent = TextDelta | WireChunk | Finished
+UpstreamEvent = Dropped | Delta | Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer at once."""
+    """A whole answer at once. Where it is more than plain text, `parts` are all of it. `dropped`: see Dropped."""
 
-    text: str
+    text: str = ""
     finished: Finished
+    parts: tuple[Part, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def events(self) -> Iterator[UpstreamEvent]:
+        """The same as a stream would tell it."""
+        if self.dropped:
+            yield Dropped(self.dropped)
+        if self.parts:
+            yield from deltas_of(self.parts)
+        elif self.text:
+            yield TextDelta(self.text)
+        yield self.finished
 
 
 class Failure(StrEnum):
@@ -208,7 +249,7 @@ class Outcome:
 
     `deltas` are the pieces in which it was delivered, `id` is its hold's. `output_cap` is what the quota shrank the
     output to, `prompt_estimate` our own count of the prompt, where the call was to keep it. `cache` is None where the
-    response cache was off.
+    response cache was off. `dropped` names parameters that a translation left out. `told_parts`: see Finished.parts.
     """
 
     id: UUID
@@ -228,6 +269,14 @@ class Outcome:
     output_cap: int | None = None
     prompt_estimate: int | None = None
     cache: CacheUse | None = None
+    dropped: tuple[str, ...] = ()
+    stop_sequence: str | None = None
+    told_parts: tuple[Part, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The answer's parts: as its upstream told them, else what its pieces add up to."""
+        return self.told_parts or parts_of(delta for delta in self.deltas if not isinstance(delta, WireChunk))
 
 
 def no_records(_: Outcome) -> Sequence[Record]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from src.domain.catalog.model import Usage
-from src.domain.completion.model import Delivered, Delta, TextDelta, WireChunk
+from src.domain.completion.model import Delivered, Delta, WireChunk
 
 COUNTED_CHARS = 1000
 """Text is counted in stretches of at least so many characters: counts are rounded, and deltas are often one token."""
@@ -44,7 +44,7 @@ class Progress:
             self._texts.append(told.text)
             self._usage = _newest(self._usage, told.usage)
         else:
-            self._texts.append("".join(delta.text for delta in fresh if isinstance(delta, TextDelta)))
+            self._texts.append("".join(delta.generated for delta in fresh if not isinstance(delta, WireChunk)))
         self._read += len(fresh)
 
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from src.domain.completion.answering import Answering
-from src.domain.completion.model import TextDelta
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.use_cases import CompletionPorts
 from src.domain.dialogs.model import DialogId, Message, MessageId, MessageRole, MessageStatus
 from src.domain.dialogs.use_cases import DialogPorts, get_message, own_dialog

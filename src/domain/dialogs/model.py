@@ -25,6 +25,7 @@ class DialogKind(StrEnum):
 
 
 class MessageRole(StrEnum):
+    SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
 
@@ -60,7 +61,10 @@ class Dialog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A question or an answer. An answer knows the model that really gave it, what it used and what that cost."""
+    """A question or an answer. An answer knows the model that really gave it, what it used and what that cost.
+
+    `settings` is how an answer was asked for, for doors that tell it again with the answer.
+    """
 
     id: MessageId
     tenant_id: TenantId
@@ -79,6 +83,7 @@ class Message:
     error: Mapping[str, Any] | None = None
     request_id: str | None = None
     completed_at: datetime | None = None
+    settings: Mapping[str, Any] | None = None
 
     @property
     def all_parts(self) -> Sequence[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from src.domain.catalog.model import Model, Route
 from src.domain.completion.answer import Answer
+from src.domain.completion.content import Part, Text, part_body, part_from
 from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
 from src.domain.completion.model import (
     CacheUse,
@@ -141,6 +142,7 @@ def ended_answer(answer: Message, outcome: Outcome) -> Message:
     return replace(
         answer,
         content=outcome.text,
+        parts=stored_parts(outcome.parts),
         status=_ENDED_AS[outcome.status],
         finish_reason=outcome.finish_reason.value,
         model=outcome.model.name if outcome.model else None,
@@ -283,5 +285,17 @@ def _kept_for_answer(model: Model, parameters: Parameters) -> int:
 def _as_chat(system_prompt: str | None, messages: Sequence[Message]) -> tuple[ChatMessage, ...]:
     system = (ChatMessage(role=ChatRole.SYSTEM, text=system_prompt),) if system_prompt else ()
     # An answer that has no words (cut off, or refused) is no part of a conversation: providers refuse empty messages.
-    spoken = (each for each in messages if each.content)
-    return (*system, *(ChatMessage(role=ChatRole(each.role.value), text=each.content) for each in spoken))
+    return (*system, *(chat_message(each) for each in messages if each.content or each.parts))
+
+
+def chat_message(message: Message) -> ChatMessage:
+    """A stored message as a model is told it."""
+    parts = tuple(map(part_from, message.parts))
+    return ChatMessage(role=ChatRole(message.role.value), text=message.content, parts=parts)
+
+
+def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
+    """The parts of a message as they are stored: none where it is one plain text."""
+    if all(isinstance(part, Text) for part in parts):
+        return ()
+    return tuple(map(part_body, parts))

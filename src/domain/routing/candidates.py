@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from src.domain.catalog.model import ChainStrategy, Deployment, Model, Provider, Route
+from src.domain.completion.abilities import beyond
 from src.domain.completion.model import ChatRequest
 from src.domain.routing.board import Board
 
 TYPICAL_INPUT, TYPICAL_OUTPUT = 3, 1
 """Shares of a typical call's tokens, for comparing prices."""
-
-
-_NEEDS = {"images": "images", "tools": "tools", "response_format": "structured_output"}
-"""What a request may carry, and the ability that it needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +50,9 @@ def candidates(
 def can_do(candidate: Candidate, chat: ChatRequest) -> bool:
     """Whether what the request carries besides text can be said to that model, by what is known of both."""
     wire = chat.wire
-    if wire is None or not wire.same_dialect_only:
-        return True
-    if candidate.provider.kind is not wire.dialect:
+    if wire is not None and wire.untranslatable and wire.format not in candidate.provider.formats:
         return False
-    return all(getattr(candidate.model.capabilities, _NEEDS.get(each, ""), True) for each in wire.same_dialect_only)
+    return not beyond(candidate.model.capabilities, chat)
 
 
 def sticky_word(chat: ChatRequest, dialog_id: object | None) -> str:

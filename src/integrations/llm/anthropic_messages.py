@@ -1,25 +1,27 @@
 """Anthropic's messages, on the stock SDK."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from src.domain.catalog.model import Usage
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatMessage,
     ChatRole,
+    Dropped,
     Failure,
     Finished,
     FinishReason,
     Reply,
-    TextDelta,
     UpstreamEvent,
     UpstreamRequest,
 )
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
+from src.integrations.llm.failures import Refusal, failed_with, told, upstream_errors
 from src.integrations.llm.guarded_client import sooner
 from src.integrations.llm.relay_failures import of_error_object
+from src.integrations.llm.translation import left_out, refuse_choices, refuse_untranslatable
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -30,6 +32,9 @@ SAMPLING_VERSION = "2023-06-01"
 
 OPENING = "(The conversation begins with the assistant.)"
 """A history must begin with the user."""
+
+_TAKEN = frozenset({"temperature", "top_p", "top_k", "stop"})
+"""Parameters that the format can say."""
 
 _FINISH_REASONS = {
     "end_turn": FinishReason.STOP,
@@ -52,11 +57,14 @@ class AnthropicMessages(ChatModel):
         arguments = request_arguments(request)
         with upstream_errors(_refusal_in):
             client = await self._client()
-            return reply_of(await client.messages.create(**arguments, **sooner(request), stream=False))
+            reply = reply_of(await client.messages.create(**arguments, **sooner(request), stream=False))
+            return replace(reply, dropped=left_out(request, _TAKEN))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         arguments = request_arguments(request)
         end = _Told()
+        if dropped := left_out(request, _TAKEN):
+            yield Dropped(dropped)
         with upstream_errors(_refusal_in):
             client = await self._client()
             stream = await client.messages.create(**arguments, **sooner(request), stream=True)
@@ -70,6 +78,7 @@ class AnthropicMessages(ChatModel):
 def request_arguments(request: UpstreamRequest) -> dict[str, Any]:
     """The SDK's arguments for a request. Raises UpstreamFailed (unsupported) where it is more than text."""
     refuse_untranslatable(request)
+    refuse_choices(request)
     cap = request.max_output_tokens
     arguments: dict[str, Any] = {
         "model": request.model.upstream,

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from urllib.parse import urlsplit
 
-from src.domain.catalog.model import Model, Provider, ProviderKind
+from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
 from src.domain.completion.model import Failure, Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
 from src.integrations.llm.anthropic_messages import AnthropicMessages
@@ -79,24 +80,24 @@ class ProviderModels(Upstreams):
 
     def _openai(self, base_url: str, api_key: str | None, cap_field: str) -> ChatModel:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        return SameDialectRelayed(
-            ProviderKind.OPENAI,
+        relay = partial(self._relay, headers=headers, cap_field=cap_field)
+        return SameFormatRelayed(
             OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field),
-            lambda: self._relay(ProviderKind.OPENAI, f"{base_url}/chat/completions", headers, cap_field),
+            {WireFormat.CHAT_COMPLETIONS: lambda: relay(WireFormat.CHAT_COMPLETIONS, f"{base_url}/chat/completions")},
         )
 
     def _anthropic(self, base_url: str, api_key: str | None) -> ChatModel:
         headers = {"x-api-key": api_key} if api_key else {}
-        return SameDialectRelayed(
-            ProviderKind.ANTHROPIC,
+        relay = partial(self._relay, headers=headers, cap_field=MAX_TOKENS)
+        return SameFormatRelayed(
             AnthropicMessages(self._clients.anthropic(base_url, api_key)),
-            lambda: self._relay(ProviderKind.ANTHROPIC, f"{base_url}/v1/messages", headers, MAX_TOKENS),
+            {WireFormat.MESSAGES: lambda: relay(WireFormat.MESSAGES, f"{base_url}/v1/messages")},
         )
 
-    def _relay(self, dialect: ProviderKind, url: str, headers: Mapping[str, str], cap_field: str) -> ChatModel:
+    def _relay(self, wire_format: WireFormat, url: str, *, headers: Mapping[str, str], cap_field: str) -> ChatModel:
         return Relay(
             self._clients.session,
-            Target(dialect=dialect, url=url, headers=headers, cap_field=cap_field),
+            Target(format=wire_format, url=url, headers=headers, cap_field=cap_field),
             connect_timeout_s=self._connect_timeout_s,
             read_timeout_s=self._read_timeout_s,
         )
@@ -121,13 +122,12 @@ class ProviderModels(Upstreams):
         return base_url.rstrip("/")
 
 
-class SameDialectRelayed(ChatModel):
-    """Bodies in the provider's own dialect are relayed as they are; everything else is translated."""
+class SameFormatRelayed(ChatModel):
+    """Bodies in a format that the provider takes are relayed as they are; everything else is translated."""
 
-    def __init__(self, dialect: ProviderKind, translated: ChatModel, relay: Callable[[], ChatModel]) -> None:
-        self._dialect = dialect
+    def __init__(self, translated: ChatModel, relays: Mapping[WireFormat, Callable[[], ChatModel]]) -> None:
         self._translated = translated
-        self._relay = relay
+        self._relays = relays
 
     async def complete(self, request: UpstreamRequest) -> Reply:
         return await self._model_for(request).complete(request)
@@ -139,7 +139,8 @@ class SameDialectRelayed(ChatModel):
 
     def _model_for(self, request: UpstreamRequest) -> ChatModel:
         wire = request.chat.wire
-        return self._relay() if wire is not None and wire.dialect is self._dialect else self._translated
+        relay = None if wire is None else self._relays.get(wire.format)
+        return self._translated if relay is None else relay()
 
 
 def _cap_field(provider: Provider, base_url: str) -> str:

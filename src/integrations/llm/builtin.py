@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from src.domain.catalog.model import Usage
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatRequest,
     ChatRole,
@@ -12,14 +13,13 @@ from src.domain.completion.model import (
     Finished,
     FinishReason,
     Reply,
-    TextDelta,
     UpstreamEvent,
     UpstreamFailed,
     UpstreamRequest,
 )
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm.builtin_server import BuiltinServer
-from src.integrations.llm.failures import refuse_untranslatable
+from src.integrations.llm.translation import refuse_untranslatable
 
 FALLBACK_NAME = "builtin-fallback"
 SUMMARY_CHARS = 120

@@ -11,7 +11,7 @@ from time import time
 import httpx2
 from pydantic import ValidationError
 
-from src.domain.completion.model import Failure, UpstreamFailed, UpstreamRequest
+from src.domain.completion.model import Failure, UpstreamFailed
 
 MAX_MESSAGE_CHARS = 500
 MAX_CAUSES = 8
@@ -122,18 +122,6 @@ def refused(refusal: Refusal) -> UpstreamFailed:
     if kind in _FOR_THE_CALLER:
         return UpstreamFailed(kind, public_message(refusal.message) or _SENTENCES[kind], status=status)
     return failed_with(kind, status=status, retry_after_s=retry_after_s(refusal.headers or {}))
-
-
-def refuse_untranslatable(request: UpstreamRequest) -> None:
-    """Raises UpstreamFailed (unsupported) where the client's own body carries more than text."""
-    wire = request.chat.wire
-    if wire is not None and wire.same_dialect_only:
-        carried = ", ".join(wire.same_dialect_only)
-        raise UpstreamFailed(
-            Failure.UNSUPPORTED,
-            f"Parts of the request cannot be translated for the model {request.model.name}: {carried}; "
-            "use a model whose provider speaks this dialect.",
-        )
 
 
 def public_message(text: str) -> str:

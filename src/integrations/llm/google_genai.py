@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from src.domain.catalog.model import Usage
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatMessage,
     ChatRole,
+    Dropped,
     Failure,
     Finished,
     FinishReason,
     Reply,
-    TextDelta,
     UpstreamEvent,
     UpstreamRequest,
 )
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm.anthropic_messages import OPENING, system_text
-from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
+from src.integrations.llm.failures import Refusal, failed_with, told, upstream_errors
 from src.integrations.llm.guarded_client import noting_responses
+from src.integrations.llm.translation import left_out, refuse_choices, refuse_untranslatable
 
 if TYPE_CHECKING:
     from google.genai import Client
     from google.genai.types import GenerateContentResponse
+
+_TAKEN = frozenset({"temperature", "top_p", "top_k", "stop", "presence_penalty", "frequency_penalty", "seed"})
+"""Parameters that the format can say."""
 
 _FILTERED = frozenset({"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"})
 _ROLES = {ChatRole.USER: "user", ChatRole.ASSISTANT: "model"}
@@ -44,11 +49,13 @@ class GoogleGenAI(ChatModel):
         with upstream_errors(_refusal_in):
             client = await self._client()
             text = end.hear(await client.aio.models.generate_content(**arguments))
-            return Reply(text=text, finished=end.finished())
+            return Reply(text=text, finished=end.finished(), dropped=left_out(request, _TAKEN))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         arguments = request_arguments(request)
         end = _Told()
+        if dropped := left_out(request, _TAKEN):
+            yield Dropped(dropped)
         with upstream_errors(_refusal_in):
             client = await self._client()
             async with aclosing(_chunks(client, arguments)) as chunks:
@@ -61,6 +68,7 @@ class GoogleGenAI(ChatModel):
 def request_arguments(request: UpstreamRequest) -> dict[str, Any]:
     """The SDK's arguments for a request. Raises UpstreamFailed (unsupported) where it is more than text."""
     refuse_untranslatable(request)
+    refuse_choices(request)
     wished = request.chat.parameters
     sampling = request.model.capabilities.sampling
     config = {

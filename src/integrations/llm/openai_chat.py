@@ -1,26 +1,28 @@
 """Chat completions as OpenAI and the servers compatible with it speak them, on the stock SDK."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from src.domain.catalog.model import Usage
+from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatMessage,
     ChatRole,
+    Dropped,
     Failure,
     Finished,
     FinishReason,
     Reply,
-    TextDelta,
     UpstreamEvent,
     UpstreamRequest,
 )
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm.failures import Refusal, failed_with, refuse_untranslatable, told, upstream_errors
+from src.integrations.llm.failures import Refusal, failed_with, told, upstream_errors
 from src.integrations.llm.guarded_client import sooner
 from src.integrations.llm.relay_failures import of_error_object
 from src.integrations.llm.relay_openai import FAILED
+from src.integrations.llm.translation import left_out, refuse_choices, refuse_untranslatable
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -31,6 +33,9 @@ MAX_COMPLETION_TOKENS = "max_completion_tokens"
 """OpenAI's own field for the output cap; its reasoning models refuse the older one."""
 MAX_TOKENS = "max_tokens"
 """The field that every compatible server knows."""
+
+_TAKEN = frozenset({"temperature", "top_p", "stop", "presence_penalty", "frequency_penalty", "seed"})
+"""Parameters that the format can say."""
 
 _FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -52,11 +57,14 @@ class OpenAIChat(ChatModel):
         arguments = request_arguments(request, self._cap_field)
         with upstream_errors(_refusal_in):
             client = await self._client()
-            return reply_of(await client.chat.completions.create(**arguments, **sooner(request), stream=False))
+            reply = reply_of(await client.chat.completions.create(**arguments, **sooner(request), stream=False))
+            return replace(reply, dropped=left_out(request, _TAKEN))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         arguments = request_arguments(request, self._cap_field) | {"stream_options": {"include_usage": True}}
         end = _Told()
+        if dropped := left_out(request, _TAKEN):
+            yield Dropped(dropped)
         with upstream_errors(_refusal_in):
             client = await self._client()
             stream = await client.chat.completions.create(**arguments, **sooner(request), stream=True)
@@ -70,6 +78,7 @@ class OpenAIChat(ChatModel):
 def request_arguments(request: UpstreamRequest, cap_field: str) -> dict[str, Any]:
     """The SDK's arguments for a request. Raises UpstreamFailed (unsupported) where it is more than text."""
     refuse_untranslatable(request)
+    refuse_choices(request)
     wished = request.chat.parameters
     sampling = request.model.capabilities.sampling
     # Only OpenAI itself knows the role that its models without sampling want instead of system.

@@ -11,6 +11,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from src.domain.catalog.model import Model
+from src.domain.completion.content import part_body
 from src.domain.completion.model import ChatRequest
 
 
@@ -110,8 +111,23 @@ class Prompt:
         return sum(map(len, self.contents)) + len(self.data) + len(self.framing)
 
 
+def body_of(chat: ChatRequest) -> Mapping[str, Any]:
+    """What there is to measure of a request that came in no client's format."""
+    if chat.wire is not None:
+        return chat.wire.body
+    wanted = chat.parameters.response_format
+    return {
+        "messages": [
+            {"role": message.role.value, "content": [part_body(part) for part in message.all_parts]}
+            for message in chat.messages
+        ],
+        "tools": [{"name": tool.name, "description": tool.description, "schema": tool.schema} for tool in chat.tools],
+        "json_schema": wanted and wanted.schema,
+    }
+
+
 def plain_prompt(chat: ChatRequest) -> Prompt:
-    """Of a conversation in our own words."""
+    """Of a conversation in our own words, which is text alone."""
     turns = len(chat.messages)
     return Prompt(
         contents=tuple(message.text for message in chat.messages),

@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from src.domain.catalog.model import ProviderKind
+from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import (
     ChatRequest,
     Delivered,
@@ -52,14 +52,14 @@ _TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 class Target:
     """Where a relay sends to. `headers` hold the credentials; `cap_field` caps output where the client named none."""
 
-    dialect: ProviderKind
+    format: WireFormat
     url: str
     headers: Mapping[str, str]
     cap_field: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Dialect:
+class _Format:
     """A wire format, as functions."""
 
     body_for: Callable[[UpstreamRequest, Mapping[str, Any], str], dict[str, Any]]
@@ -68,8 +68,8 @@ class _Dialect:
     reader: Callable[[ChatRequest, WireBody], StreamReader]
 
 
-_DIALECTS = {
-    ProviderKind.OPENAI: _Dialect(
+_FORMATS = {
+    WireFormat.CHAT_COMPLETIONS: _Format(
         body_for=relay_openai.body_for,
         read_reply=relay_openai.read_reply,
         read_delivered=relay_openai.read_delivered,
@@ -77,7 +77,7 @@ _DIALECTS = {
             wants_usage=wire.wants_usage, choices=relay_openai.choices_of(wire.body)
         ),
     ),
-    ProviderKind.ANTHROPIC: _Dialect(
+    WireFormat.MESSAGES: _Format(
         body_for=relay_anthropic.body_for,
         read_reply=relay_anthropic.read_reply,
         read_delivered=relay_anthropic.read_delivered,
@@ -98,7 +98,7 @@ class Relay(ChatModel):
     ) -> None:
         self._session = session
         self._target = target
-        self._dialect = _DIALECTS[target.dialect]
+        self._format = _FORMATS[target.format]
         self._url = URL(target.url)
         self._headers = {name.lower(): value for name, value in target.headers.items()}
         self._headers["content-type"] = "application/json"
@@ -116,7 +116,7 @@ class Relay(ChatModel):
             raise relay_failures.of_transport(error) from error
         finally:
             response.close()
-        return self._dialect.read_reply(data)
+        return self._format.read_reply(data)
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         """Whole events as they arrive. The last ones come in `Finished.wire`, to be sent once the call is settled."""
@@ -124,9 +124,9 @@ class Relay(ChatModel):
         try:
             if not response.content_type.startswith("text/event-stream"):
                 raise relay_failures.malformed("The provider did not answer with a stream.", response.status)
-            reader = self._dialect.reader(request.chat, self._wire_of(request))
+            reader = self._format.reader(request.chat, self._wire_of(request))
             feed = _Feed(response, reader, self._read_timeout_s)
-            read = self._dialect.read_delivered
+            read = self._format.read_delivered
             while (data := await feed.next()) is not None:
                 yield WireChunk(data, read)
             yield reader.finished()
@@ -136,7 +136,7 @@ class Relay(ChatModel):
     async def _open(self, request: UpstreamRequest) -> aiohttp.ClientResponse:
         """Send the request; raises UpstreamFailed unless the upstream answers with success."""
         wire = self._wire_of(request)
-        body = self._dialect.body_for(request, wire.body, self._target.cap_field)
+        body = self._format.body_for(request, wire.body, self._target.cap_field)
         if request.chat.stream or "stream" in body:
             body["stream"] = request.chat.stream
         try:
@@ -162,7 +162,7 @@ class Relay(ChatModel):
 
     def _wire_of(self, request: UpstreamRequest) -> WireBody:
         wire = request.chat.wire
-        if wire is None or wire.dialect is not self._target.dialect:
+        if wire is None or wire.format is not self._target.format:
             raise UpstreamFailed(Failure.UNSUPPORTED, "The request is not written in the provider's own dialect.")
         return wire
 
@@ -171,7 +171,7 @@ class Relay(ChatModel):
         lowered = {name.lower(): value for name, value in wire.headers.items()}
         forwarded = {name: value for name, value in lowered.items() if name not in _NOT_FORWARDED}
         headers = {**forwarded, **self._headers}
-        if self._target.dialect is ProviderKind.ANTHROPIC:
+        if self._target.format is WireFormat.MESSAGES:
             headers.setdefault("anthropic-version", DEFAULT_ANTHROPIC_VERSION)
             headers.update({name: value for name, value in forwarded.items() if name.startswith("anthropic-")})
         if stream:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from src.domain.catalog.model import Model
 from src.domain.completion.model import ChatRequest
 from src.domain.completion.ports import TokenMeter
-from src.integrations.llm.prompt_walk import Prompt, PromptWalk, plain_prompt
+from src.integrations.llm.prompt_walk import Prompt, PromptWalk, body_of, plain_prompt
 
 BYTES_IN_THREAD = 200_000
 """From this size on a prompt is measured in a thread (some milliseconds of CPU, without the interpreter's lock)."""
@@ -85,10 +85,10 @@ class SplintrMeter(TokenMeter):
     async def _measured(self, chat: ChatRequest, model: Model, measure: Callable[[Prompt, Family], int]) -> int:
         """Small prompts at once, large ones in a thread."""
         family = family_of(model)
-        if chat.wire is None:
+        if chat.wire is None and chat.is_plain:
             prompt = plain_prompt(chat)
         else:
-            walk = PromptWalk(chat.wire.body, model)
+            walk = PromptWalk(body_of(chat), model)
             if not walk.go_on(VALUES_AT_ONCE):
                 await asyncio.to_thread(walk.go_on)
             prompt = walk.prompt()

@@ -1,0 +1,144 @@
+"""What a message is made of besides plain text, whoever's wire format it came in or goes out by."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from src.domain.catalog.model import WireFormat
+
+
+class MediaKind(StrEnum):
+    """What a file is to a model."""
+
+    IMAGE = "image"
+    DOCUMENT = "document"
+    AUDIO = "audio"
+    VIDEO = "video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Some words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A model's words for why it does not answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """A file: its base64 `data`, or the `url` it can be had from; one of both. `detail`: how closely to look at it."""
+
+    kind: MediaKind
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    name: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thinking:
+    """What a model thought before it answered. `text` may be a summary, or nothing.
+
+    `signature` proves to the model of the `origin` format that the thought is its own; `redacted`: the thought itself,
+    which only that model can read.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    redacted: bool = False
+    origin: WireFormat | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A tool that the model wants called. `arguments` is JSON as the model wrote it; free text where `is_custom`.
+
+    `signature`: of the thought behind it, where Google's models demand it back.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    is_custom: bool = False
+    signature: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What a tool gave back. It stands in a user's message, however the client's format calls it."""
+
+    call_id: str
+    content: "tuple[Text | Media, ...]"
+    name: str | None = None
+    is_error: bool = False
+
+    @property
+    def text(self) -> str:
+        """Its words alone."""
+        return "\n".join(part.text for part in self.content if isinstance(part, Text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opaque:
+    """Something that only one wire format knows, as it came; other formats cannot say it."""
+
+    format: WireFormat
+    body: Mapping[str, Any]
+
+
+Part = Text | Refusal | Media | Thinking | ToolCall | ToolResult | Opaque
+"""A typed part of a message."""
+
+_KINDS: dict[str, type[Part]] = {
+    "text": Text,
+    "refusal": Refusal,
+    "thinking": Thinking,
+    "tool_call": ToolCall,
+    "tool_result": ToolResult,
+    "opaque": Opaque,
+}
+_NAMES: dict[type[Part], str] = {kind: name for name, kind in _KINDS.items()}
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """The words that a reader sees: those of several parts stand on lines of their own."""
+    return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
+
+
+def part_body(part: Part) -> dict[str, Any]:
+    """A part as it is stored and shown natively; a file's type is its kind. What is not set is left out."""
+    if isinstance(part, ToolResult):
+        fields: dict[str, Any] = {**_fields(part), "content": [part_body(each) for each in part.content]}
+    else:
+        fields = _fields(part)
+    if isinstance(part, Media):
+        return {"type": part.kind.value} | {name: value for name, value in fields.items() if name != "kind"}
+    return {"type": _NAMES[type(part)], **fields}
+
+
+def _fields(part: Part) -> dict[str, Any]:
+    kept = {"text", "arguments", "content", "body"}
+    found = {name: value for name, value in asdict(part).items() if value or name in kept}
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in found.items()}
+
+
+def part_from(body: Mapping[str, Any]) -> Part:
+    """The part that was stored. Raises KeyError and TypeError for what never was."""
+    kind, fields = body["type"], {name: value for name, value in body.items() if name != "type"}
+    if kind in MediaKind:
+        return Media(kind=MediaKind(kind), **fields)
+    if kind == "tool_result":
+        inner = [part_from(each) for each in fields.pop("content")]
+        return ToolResult(content=tuple(each for each in inner if isinstance(each, Text | Media)), **fields)
+    for name in ("origin", "format"):
+        if fields.get(name) is not None:
+            fields[name] = WireFormat(fields[name])
+    return _KINDS[kind](**fields)

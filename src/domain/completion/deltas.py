@@ -1,0 +1,164 @@
+"""The pieces in which an answer comes, and the parts that they add up to."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from src.domain.catalog.model import WireFormat
+from src.domain.completion.content import Media, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Some more of the answer."""
+
+    text: str
+
+    @property
+    def generated(self) -> str:
+        """What the model wrote, for counting it."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """Some more of a refusal."""
+
+    text: str
+
+    @property
+    def generated(self) -> str:
+        """What the model wrote, for counting it."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """Some more of a thought. A `signature` ends the thought; a `redacted` one comes whole, as its signature."""
+
+    text: str = ""
+    signature: str | None = None
+    redacted: bool = False
+    origin: WireFormat | None = None
+
+    @property
+    def generated(self) -> str:
+        """What the model wrote, for counting it."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """Some more of the answer's tool call number `index`, from 0. Its first piece says `id` and `name`."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    is_custom: bool = False
+    signature: str | None = None
+
+    @property
+    def generated(self) -> str:
+        """What the model wrote, for counting it."""
+        return (self.name or "") + self.arguments
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueDelta:
+    """A whole part that only one wire format knows."""
+
+    part: Opaque
+
+    @property
+    def generated(self) -> str:
+        """Nothing that could be counted."""
+        return ""
+
+
+PartDelta = TextDelta | RefusalDelta | ThinkingDelta | ToolCallDelta | OpaqueDelta
+"""A piece of an answer in our own words."""
+
+
+def parts_of(deltas: Iterable[PartDelta]) -> tuple[Part, ...]:
+    """The parts that deltas add up to: neighbours of one kind are one part, pieces of a tool call are one call."""
+    parts: list[Part] = []
+    calls: dict[int, int] = {}
+    texts: list[str] = []
+    for delta in deltas:
+        if isinstance(delta, TextDelta):
+            texts.append(delta.text)
+            continue
+        _end_text(texts, parts)
+        _add(delta, parts, calls)
+    _end_text(texts, parts)
+    return tuple(parts)
+
+
+def _end_text(texts: list[str], parts: list[Part]) -> None:
+    if text := "".join(texts):
+        parts.append(Text(text=text))
+    texts.clear()
+
+
+def _add(delta: PartDelta, parts: list[Part], calls: dict[int, int]) -> None:
+    last = parts[-1] if parts else None
+    match delta:
+        case ToolCallDelta():
+            _add_to_call(delta, parts, calls)
+        case ThinkingDelta():
+            goes_on = isinstance(last, Thinking) and last.signature is None and not (last.redacted or delta.redacted)
+            before = last.text if isinstance(last, Thinking) and goes_on else ""
+            origin = delta.origin or (last.origin if isinstance(last, Thinking) and goes_on else None)
+            thought = Thinking(
+                text=before + delta.text, signature=delta.signature, redacted=delta.redacted, origin=origin
+            )
+            parts[len(parts) - 1 if goes_on else len(parts) :] = [thought]
+        case RefusalDelta():
+            goes_on = isinstance(last, Refusal)
+            before = last.text if isinstance(last, Refusal) else ""
+            parts[len(parts) - 1 if goes_on else len(parts) :] = [Refusal(text=before + delta.text)]
+        case OpaqueDelta():
+            parts.append(delta.part)
+        case TextDelta():
+            parts.append(Text(text=delta.text))
+
+
+def _add_to_call(delta: ToolCallDelta, parts: list[Part], calls: dict[int, int]) -> None:
+    place = calls.get(delta.index)
+    found = None if place is None else parts[place]
+    before = found if isinstance(found, ToolCall) else ToolCall(id="", name="", arguments="")
+    call = ToolCall(
+        id=before.id or delta.id or "",
+        name=before.name or delta.name or "",
+        arguments=before.arguments + delta.arguments,
+        is_custom=before.is_custom or delta.is_custom,
+        signature=before.signature or delta.signature,
+    )
+    if place is None:
+        calls[delta.index] = len(parts)
+        parts.append(call)
+    else:
+        parts[place] = call
+
+
+def deltas_of(parts: Sequence[Part]) -> tuple[PartDelta, ...]:
+    """Each part in one piece. Raises TypeError for what no model answers with."""
+    calls = count()
+    return tuple(_delta_of(part, calls) for part in parts)
+
+
+def _delta_of(part: Part, calls: Iterator[int]) -> PartDelta:
+    match part:
+        case Text(text=text):
+            return TextDelta(text)
+        case Refusal(text=text):
+            return RefusalDelta(text)
+        case Thinking():
+            return ThinkingDelta(part.text, part.signature, part.redacted, part.origin)
+        case ToolCall():
+            return ToolCallDelta(next(calls), part.id, part.name, part.arguments, part.is_custom, part.signature)
+        case Opaque():
+            return OpaqueDelta(part)
+        case Media() | ToolResult():
+            raise TypeError(f"{type(part).__name__} is no part of an answer")

@@ -1,0 +1,47 @@
+"""What every translation has in common: what it must refuse, and what it leaves out and says so."""
+
+from collections.abc import Set
+from dataclasses import fields
+
+from src.domain.completion.abilities import beyond
+from src.domain.completion.model import Failure, Parameters, UpstreamFailed, UpstreamRequest
+
+SAMPLING = frozenset({"temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"})
+
+_NOT_SET = (None, ())
+
+
+def refuse_untranslatable(request: UpstreamRequest) -> None:
+    """Raises UpstreamFailed (unsupported) for what cannot be said to the model, whatever its format."""
+    wire, name = request.chat.wire, request.model.name
+    if wire is not None and wire.untranslatable:
+        carried = ", ".join(wire.untranslatable)
+        raise UpstreamFailed(
+            Failure.UNSUPPORTED,
+            f"Parts of the request cannot be translated for the model {name}: {carried}; "
+            "use a model whose provider speaks this dialect.",
+        )
+    if missing := beyond(request.model.capabilities, request.chat):
+        raise UpstreamFailed(Failure.UNSUPPORTED, f"The model {name} does not do this: {', '.join(missing)}.")
+
+
+def left_out(request: UpstreamRequest, taken: Set[str]) -> tuple[str, ...]:
+    """Names of parameters that the request sets and the model is not told: its format takes only those of `taken`."""
+    parameters = request.chat.parameters
+    if not request.model.capabilities.sampling:
+        taken = taken - SAMPLING
+    known = {"max_output_tokens", "choices", *taken}
+    return tuple(
+        field.name
+        for field in fields(Parameters)
+        if field.name not in known and getattr(parameters, field.name) not in _NOT_SET
+    )
+
+
+def refuse_choices(request: UpstreamRequest) -> None:
+    """Raises UpstreamFailed (unsupported) where several answers at once are wanted."""
+    if request.chat.parameters.choices > 1:
+        raise UpstreamFailed(
+            Failure.UNSUPPORTED,
+            f"The model {request.model.name} gives one answer at a time through this dialect: leave out n.",
+        )

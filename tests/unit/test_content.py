@@ -1,0 +1,88 @@
+"""Parts of messages: stored and read again, taken apart into pieces and put together."""
+
+import pytest
+
+from src.api.json import dumps
+from src.domain.catalog.model import WireFormat
+from src.domain.completion.content import (
+    Media,
+    MediaKind,
+    Opaque,
+    Part,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    part_body,
+    part_from,
+)
+from src.domain.completion.deltas import (
+    PartDelta,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    deltas_of,
+    parts_of,
+)
+
+GOOGLE = WireFormat.GENERATE_CONTENT
+SAID: list[Part] = [
+    Text(text="hello"),
+    Refusal(text="no"),
+    Thinking(text="hm", signature="s", origin=GOOGLE),
+    Thinking(redacted=True, signature="secret", origin=WireFormat.MESSAGES),
+    ToolCall(id="1", name="look", arguments="{}", signature="g"),
+    ToolCall(id="2", name="shell", arguments="ls", is_custom=True),
+    Opaque(format=WireFormat.RESPONSES, body={"type": "web_search_call", "action": {"query": "x"}}),
+]
+HEARD: list[Part] = [
+    Media(kind=MediaKind.IMAGE, media_type="image/png", data="AAAA", detail="low"),
+    Media(kind=MediaKind.DOCUMENT, url="https://example.org/a.pdf", name="a.pdf"),
+    ToolResult(call_id="1", content=(Text(text=""), Media(kind=MediaKind.AUDIO, data="AA")), name="f", is_error=True),
+]
+
+
+@pytest.mark.parametrize("part", [*SAID, *HEARD], ids=lambda part: type(part).__name__)
+def test_a_part_is_stored_as_json_and_read_again(part: Part) -> None:
+    body = part_body(part)
+    assert dumps(body)
+    assert part_from(body) == part
+
+
+def test_an_answer_in_pieces_is_the_same_answer() -> None:
+    assert parts_of(deltas_of(SAID)) == tuple(SAID)
+
+
+def test_neighbouring_pieces_are_one_part() -> None:
+    deltas: list[PartDelta] = [
+        ThinkingDelta("let ", origin=GOOGLE),
+        ThinkingDelta("me see"),
+        ThinkingDelta(signature="proof"),
+        ThinkingDelta("again"),
+        TextDelta("he"),
+        TextDelta("llo"),
+        ToolCallDelta(0, "a", "look", '{"q":'),
+        ToolCallDelta(1, "b", "look", "{}"),
+        ToolCallDelta(0, arguments="1}"),
+        RefusalDelta("n"),
+        RefusalDelta("o"),
+        TextDelta("bye"),
+    ]
+    assert parts_of(deltas) == (
+        Thinking(text="let me see", signature="proof", origin=GOOGLE),
+        Thinking(text="again"),
+        Text(text="hello"),
+        ToolCall(id="a", name="look", arguments='{"q":1}'),
+        ToolCall(id="b", name="look", arguments="{}"),
+        Refusal(text="no"),
+        Text(text="bye"),
+    )
+    assert "".join(delta.generated for delta in deltas[6:9]) == 'look{"q":look{}1}'
+
+
+@pytest.mark.parametrize("part", HEARD, ids=lambda part: type(part).__name__)
+def test_no_model_answers_with_what_only_users_send(part: Part) -> None:
+    with pytest.raises(TypeError):
+        deltas_of([part])
