@@ -1,14 +1,18 @@
 """What every translation has in common: what it must refuse, and what it leaves out and says so."""
 
-from collections.abc import Set
+import hashlib
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
 
 from src.domain.completion.abilities import beyond
-from src.domain.completion.model import Failure, Parameters, UpstreamFailed, UpstreamRequest
+from src.domain.completion.content import ToolCall
+from src.domain.completion.model import ChatMessage, Failure, Parameters, UpstreamFailed, UpstreamRequest
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"})
 
 _NOT_SET = (None, ())
+_CALL_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def refuse_untranslatable(request: UpstreamRequest) -> None:
@@ -45,3 +49,16 @@ def refuse_choices(request: UpstreamRequest) -> None:
             Failure.UNSUPPORTED,
             f"The model {request.model.name} gives one answer at a time through this dialect: leave out n.",
         )
+
+
+def safe_call_id(call_id: str, longest: int = 40) -> str:
+    """The id of a tool call as every provider takes it; the same for the same, so that results find their calls."""
+    if len(call_id) <= longest and _CALL_ID.fullmatch(call_id):
+        return call_id
+    return "call_" + hashlib.sha256(call_id.encode(errors="replace")).hexdigest()[:24]
+
+
+def called_names(messages: Sequence[ChatMessage]) -> Mapping[str, str]:
+    """The names of the tools that were called, by the ids of the calls."""
+    parts = (part for message in messages for part in message.parts)
+    return {part.id: part.name for part in parts if isinstance(part, ToolCall)}
