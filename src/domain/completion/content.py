@@ -47,14 +47,15 @@ class Media:
 class Thinking:
     """What a model thought before it answered. `text` may be a summary, or nothing.
 
-    `signature` proves to the model of the `origin` format that the thought is its own; `redacted`: the thought itself,
-    which only that model can read.
+    `signature` proves to the model of the `origin` format that the thought is its own; `redacted`: it is the thought
+    itself, which only that model can read. `id`: its provider's name for it.
     """
 
     text: str = ""
     signature: str | None = None
     redacted: bool = False
     origin: WireFormat | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
