@@ -106,6 +106,7 @@ _KINDS: dict[str, type[Part]] = {
     "tool_result": ToolResult,
     "opaque": Opaque,
 }
+_FILES = frozenset(kind.value for kind in MediaKind)
 _NAMES: dict[type[Part], str] = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -134,7 +135,7 @@ def _fields(part: Part) -> dict[str, Any]:
 def part_from(body: Mapping[str, Any]) -> Part:
     """The part that was stored. Raises KeyError and TypeError for what never was."""
     kind, fields = body["type"], {name: value for name, value in body.items() if name != "type"}
-    if kind in MediaKind:
+    if kind in _FILES:
         return Media(kind=MediaKind(kind), **fields)
     if kind == "tool_result":
         inner = [part_from(each) for each in fields.pop("content")]
