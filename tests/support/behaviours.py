@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -35,6 +36,8 @@ class NoUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
+    """A call of a tool. Without an `id` each dialect makes one of its own."""
+
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
@@ -50,6 +53,15 @@ class Answer:
     `length`, unless `ignores_cap`. `delay_s` passes before the first byte, `chunk_delay_s` before each content
     chunk after the first. With a `gate`, the answer waits for that event: before its first byte, or after
     `gate_after` content chunks. Without `last_word`, a stream ends before its terminal event (Google has none).
+
+    `thinking` comes before the text, as far as the provider shows it: Anthropic always, Google when the request
+    includes thoughts, OpenAI's Responses when it asks for a summary, chat completions only with `shows_reasoning` (as
+    compatible servers do). Its `signature` is `signature_of(thinking)` unless given; `redacted` is thinking that only
+    Anthropic shows, as data. With a `refusal` there is no text unless given. `stop_sequence` is the one that ended the
+    text. `cached` counts those of the input tokens that came from a cache, where `usage` says nothing.
+
+    What no client knows yet: `extra_fields` join the answer's top level (in a stream, of each chunk that has one),
+    `extra_items` are output items, content blocks or parts after all others, `extra_events` precede a stream's end.
     """
 
     text: str | None = None
@@ -65,6 +77,34 @@ class Answer:
     gate: asyncio.Event | None = None
     gate_after: int | None = None
     last_word: bool = True
+    thinking: str | None = None
+    signature: str | None = None
+    redacted: str | None = None
+    shows_reasoning: bool = False
+    refusal: str | None = None
+    stop_sequence: str | None = None
+    cached: int = 0
+    extra_fields: Mapping[str, Any] = field(default_factory=dict)
+    extra_items: tuple[Mapping[str, Any], ...] = ()
+    extra_events: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mind:
+    """Answers by what was asked, the same in every dialect; the rest is as in `answer`. The first that fits:
+
+    - the results of tools in the last turn: `"result: "` and their texts
+    - a tool that must be called, or tools and "call" in the last user text: a call of the demanded or the first tool
+      with `{"q": <last user text>}`; "call twice" makes it two, unless parallel calls are switched off
+    - JSON asked for: JSON that fits the schema, without one `{"text": <last user text>}`
+    - attachments in the last user message: `"image: image/png 68 bytes"`, `"image: <url>"`; so too `document`, `audio`
+    - `"echo: "` and the last user text
+
+    Asked for reasoning, it first thinks `"thinking about <last user text>"`. The text is cut at the first stop
+    sequence. Half of the input was cached if the last user text contains "cached".
+    """
+
+    answer: Answer = field(default_factory=Answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +205,11 @@ class LyingLength:
     answer: Answer = field(default_factory=Answer)
 
 
+def signature_of(thinking: str) -> str:
+    """How a scripted provider signs a thought unless told otherwise; it accepts this signature in any history."""
+    return "sig-" + hashlib.sha256(thinking.encode()).hexdigest()[:32]
+
+
 def gzip_bomb(mib: int = 64) -> Garbage:
     """Comments or blanks, so many MiB of them, in a thousandth of that."""
     squeezed = gzip.compress(b":" + b" " * (mib * 1024 * 1024))
@@ -173,6 +218,7 @@ def gzip_bomb(mib: int = 64) -> Garbage:
 
 Behaviour: TypeAlias = (
     Answer
+    | Mind
     | Usage
     | NoUsage
     | Fail

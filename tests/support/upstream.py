@@ -5,24 +5,25 @@
         up.always(Hang(5), model="gpt-4o")                    # the default for one model
         client = AsyncOpenAI(base_url=up.openai_base_url, api_key="any")
 
-Unscripted, it answers `"echo: " + the last user text`. Tokens are whitespace-separated words: input counts those of
-the system prompt and of every text part of every message, output those of the answer plus, for a tool call, those of
-its name and of its arguments as compact JSON; `n` choices multiply the output. So "one two" costs 2 in and 3 out.
+Unscripted, it answers `"echo: " + the last user text`; under `up.always(Mind())` by what is asked. Requests are read as
+strictly as the providers read them: what breaks a rule is refused in the provider's own words, unknown fields too, but
+for those that begin with one of `ALLOWED_PREFIXES`. Tokens are whitespace-separated words: input counts those of
+the system prompt, of every text part of every message and of tool results, output those of the answer, of the thinking
+and, for a tool call, of its name and of its arguments as compact JSON; `n` choices multiply the output. So "one two"
+costs 2 in and 3 out.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Collection
+from types import TracebackType
+from typing import Self
 
-import orjson
 from aiohttp import web
 from multidict import CIMultiDict, MultiDict
 
-from tests.support import upstream_anthropic, upstream_google, upstream_openai
 from tests.support.behaviours import (
     Answer,
     Behaviour,
@@ -35,17 +36,27 @@ from tests.support.behaviours import (
     Interject,
     LyingLength,
     MalformedChunk,
+    Mind,
     NoUsage,
     ResetBeforeAnswer,
     ToolCall,
     Usage,
     gzip_bomb,
+    signature_of,
 )
 from tests.support.recording import Recorded
+from tests.support.upstream_anthropic import AnthropicMessages
+from tests.support.upstream_embeddings import GoogleEmbeddings, OpenAIEmbeddings, embedding_of
+from tests.support.upstream_google import GoogleArray, GoogleGenerate
+from tests.support.upstream_http import catalog_for, json_response, key_in, parsed, refusal_response
+from tests.support.upstream_memory import ALLOWED_PREFIXES, Memory
+from tests.support.upstream_openai import OpenAIChat
 from tests.support.upstream_perform import EVENT_STREAM, JSON, Performance
-from tests.support.upstream_plan import Asked, Dialect, Refusal, words
+from tests.support.upstream_plan import Asked, Dialect, Refusal, Refused, words
+from tests.support.upstream_responses import OpenAIResponses
 
 __all__ = [
+    "ALLOWED_PREFIXES",
     "Answer",
     "Behaviour",
     "CutAfter",
@@ -57,28 +68,33 @@ __all__ = [
     "Interject",
     "LyingLength",
     "MalformedChunk",
+    "Mind",
     "NoUsage",
     "Recorded",
     "ResetBeforeAnswer",
     "ToolCall",
     "Upstream",
     "Usage",
+    "embedding_of",
     "gzip_bomb",
+    "signature_of",
 ]
 
 MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-5", "gemini-2.5-flash")
 MAX_BODY_BYTES = 64 * 1024 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_CHAT = upstream_openai.OpenAIChat()
-_EMBEDDINGS = upstream_openai.OpenAIEmbeddings()
-_MESSAGES = upstream_anthropic.AnthropicMessages()
-_GENERATE = upstream_google.GoogleGenerate()
-_GENERATE_ARRAY = upstream_google.GoogleArray()
+_GENERATING = ("generateContent", "streamGenerateContent")
+_EMBEDDING = ("embedContent", "batchEmbedContents")
+_UNREADABLE = (KeyError, TypeError, AttributeError, IndexError, ValueError)
+"""What reading a body raises that has another form than any rule speaks of."""
 
 
 class Upstream:
-    """Requests need a key as the provider takes it (any, or one of `keys`), unless `require_key` is false."""
+    """Requests need a key as the provider takes it (any, or one of `keys`), unless `require_key` is false.
+
+    A `lenient` one accepts every unknown field, as many compatible servers do; every other rule holds.
+    """
 
     def __init__(
         self,
@@ -88,6 +104,7 @@ class Upstream:
         models: tuple[str, ...] = MODELS,
         require_key: bool = True,
         keys: Collection[str] | None = None,
+        lenient: bool = False,
     ) -> None:
         self.requests: list[Recorded] = []
         self.in_flight = 0
@@ -97,6 +114,12 @@ class Upstream:
         self.port = port
         self._require_key = require_key
         self._keys = keys
+        self.memory = Memory(lenient=lenient)
+        self._chat = OpenAIChat(self.memory)
+        self._messages = AnthropicMessages(self.memory)
+        self._google = GoogleGenerate(self.memory)
+        self._google_array = GoogleArray(self.memory)
+        self._google_embeddings = GoogleEmbeddings(self.memory)
         self._scripts: defaultdict[str | None, deque[Behaviour]] = defaultdict(deque)
         self._defaults: dict[str | None, Behaviour] = {}
         self._changed = asyncio.Event()
@@ -173,11 +196,12 @@ class Upstream:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.add_routes(
             [
-                web.post("/v1/chat/completions", self._generation(_CHAT)),
-                web.post("/v1/embeddings", self._generation(_EMBEDDINGS)),
-                web.post("/v1/messages", self._generation(_MESSAGES)),
+                web.post("/v1/chat/completions", self._generation(self._chat)),
+                web.post("/v1/responses", self._generation(OpenAIResponses(self.memory))),
+                web.post("/v1/embeddings", self._generation(OpenAIEmbeddings(self.memory))),
+                web.post("/v1/messages", self._generation(self._messages)),
                 web.post("/v1/messages/count_tokens", self._count_tokens),
-                web.post(r"/{version:v1|v1beta}/models/{target:.+}", self._google),
+                web.post(r"/{version:v1|v1beta}/models/{target:.+}", self._google_call),
                 web.get(r"/{version:v1|v1beta}/models", self._models),
                 web.get(r"/{version:v1|v1beta}/models/{target:.+}", self._models),
                 web.get("/", self._root),
@@ -192,14 +216,16 @@ class Upstream:
 
         return handle
 
-    async def _google(self, request: web.Request) -> web.StreamResponse:
+    async def _google_call(self, request: web.Request) -> web.StreamResponse:
         model, _, verb = request.match_info["target"].rpartition(":")
         if verb == "countTokens":
             return await self._count_tokens(request)
-        if verb not in ("generateContent", "streamGenerateContent"):
+        if verb in _EMBEDDING:
+            return await self._generate(request, self._google_embeddings, model, verb)
+        if verb not in _GENERATING:
             return await self._unknown(request)
         as_array = verb == "streamGenerateContent" and request.query.get("alt") != "sse"
-        return await self._generate(request, _GENERATE_ARRAY if as_array else _GENERATE, model, verb)
+        return await self._generate(request, self._google_array if as_array else self._google, model, verb)
 
     async def _generate(
         self, request: web.Request, dialect: Dialect, path_model: str, path_verb: str
@@ -210,7 +236,7 @@ class Upstream:
             recorded.finished.set()
             return asked
         recorded.model = asked.model
-        stream_type = JSON if dialect is _GENERATE_ARRAY else EVENT_STREAM
+        stream_type = JSON if dialect is self._google_array else EVENT_STREAM
         performance = Performance(
             request=request,
             recorded=recorded,
@@ -218,6 +244,7 @@ class Upstream:
             asked=asked,
             stream_type=stream_type,
             on_progress=self._announce,
+            on_plan=self.memory.note,
         )
         return await self._watched(performance)
 
@@ -227,10 +254,8 @@ class Upstream:
         refused = self._refuse_credentials(request, dialect)
         if refused is not None:
             return refused
-        if not isinstance(recorded.json, dict):
-            return _refusal(dialect, Refusal(status=400, message="the body is not a JSON object"))
-        asked = dialect.read(recorded.json, recorded.headers, path_model, path_verb)
-        return _refusal(dialect, asked) if isinstance(asked, Refusal) else asked
+        asked = _read(dialect, recorded, path_model, path_verb)
+        return refusal_response(dialect, asked) if isinstance(asked, Refusal) else asked
 
     async def _watched(self, performance: Performance) -> web.StreamResponse:
         """Perform, counting the request in and noting who ended it."""
@@ -256,7 +281,7 @@ class Upstream:
             query=MultiDict(request.query),
             headers=CIMultiDict(request.headers),
             body=body,
-            json=_parsed(body),
+            json=parsed(body),
             provider=provider,
         )
         self.requests.append(recorded)
@@ -268,7 +293,7 @@ class Upstream:
         self._changed = asyncio.Event()
 
     def _refuse_credentials(self, request: web.Request, dialect: Dialect) -> web.Response | None:
-        key = _key_in(request)
+        key = key_in(request)
         if not self._require_key or (key and (self._keys is None or key in self._keys)):
             return None
         if dialect.name == "google":
@@ -277,71 +302,54 @@ class Upstream:
                 if key
                 else "Method doesn't allow unregistered callers"
             )
-            return _refusal(dialect, Refusal(status=400 if key else 403, message=message))
-        return _refusal(dialect, Refusal(status=401, message="Incorrect API key provided"))
+            return refusal_response(dialect, Refusal(status=400 if key else 403, message=message))
+        return refusal_response(dialect, Refusal(status=401, message="Incorrect API key provided"))
 
     async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
         is_google = "models/" in request.path
-        dialect: Dialect = _GENERATE if is_google else _MESSAGES
+        dialect: Dialect = self._google if is_google else self._messages
         recorded = await self._record(request, dialect.name)
         refused = self._refuse_credentials(request, dialect)
         if refused is not None:
             return refused
-        asked = dialect.read(recorded.json or {}, recorded.headers, "", "count_tokens")
+        asked = _read(dialect, recorded, "", "countTokens" if is_google else "count_tokens")
         if isinstance(asked, Refusal):
-            return _refusal(dialect, asked)
+            return refusal_response(dialect, asked)
         count = sum(map(words, asked.texts))
-        return _json({"totalTokens": count} if is_google else {"input_tokens": count})
+        return json_response({"totalTokens": count} if is_google else {"input_tokens": count})
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
-        dialect, catalog = _catalog_for(request)
+        kind, catalog = catalog_for(request)
+        dialect: Dialect = kind(self.memory)
         await self._record(request, dialect.name)
         refused = self._refuse_credentials(request, dialect)
         if refused is not None:
             return refused
         name = request.match_info.get("target")
         if name is None:
-            return _json(catalog.models_json(self.models))
+            return json_response(catalog.models_json(self.models))
         if name not in self.models:
-            return _refusal(dialect, Refusal(status=404, message=f"The model '{name}' does not exist"))
-        return _json(catalog.model_json(name))
+            return refusal_response(dialect, Refusal(status=404, message=f"The model '{name}' does not exist"))
+        return json_response(catalog.model_json(name))
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def _unknown(self, request: web.Request) -> web.StreamResponse:
         await self._record(request, "")
         message = f"Unknown request URL: {request.method} {request.path}"
-        return _refusal(_CHAT, Refusal(status=404, message=message, code="unknown_url"))
+        return refusal_response(self._chat, Refusal(status=404, message=message, code="unknown_url"))
 
 
-def _catalog_for(request: web.Request) -> tuple[Dialect, ModuleType]:
-    if "anthropic-version" in request.headers:
-        return _MESSAGES, upstream_anthropic
-    if "x-goog-api-key" in request.headers or request.match_info["version"] == "v1beta":
-        return _GENERATE, upstream_google
-    return _CHAT, upstream_openai
-
-
-def _key_in(request: web.Request) -> str:
-    bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    headers: Mapping[str, str] = request.headers
-    return bearer or headers.get("x-api-key") or headers.get("x-goog-api-key") or request.query.get("key") or ""
-
-
-def _parsed(body: bytes) -> Any:
+def _read(dialect: Dialect, recorded: Recorded, path_model: str, path_verb: str) -> Asked | Refusal:
+    if not isinstance(recorded.json, dict):
+        return Refusal(message="the body is not a JSON object")
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(value), content_type=JSON)
-
-
-def _refusal(dialect: Dialect, refusal: Refusal) -> web.Response:
-    return _json(dialect.error(refusal.status, refusal.message, refusal.code), refusal.status)
+        return dialect.read(recorded.json, recorded.headers, path_model, path_verb)
+    except Refused as refused:
+        return refused.refusal
+    except _UNREADABLE as error:
+        return Refusal(message=f"The request cannot be read: {error!r}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tests.support.behaviours import ToolCall, Usage
-from tests.support.upstream_plan import Asked, Frames, Plan, Refusal, arguments_json, compact, texts_in
+from tests.support.upstream_memory import Memory
+from tests.support.upstream_plan import Asked, Frames, Plan, arguments_json, call_id, compact
+from tests.support.upstream_read_anthropic import read_anthropic
+from tests.support.upstream_rules_anthropic import check_anthropic
 
-NEWEST_VERSION = "2026-10-21"
-_SAMPLING = ("temperature", "top_p", "top_k")
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 _TYPES = {
     400: "invalid_request_error",
@@ -31,66 +32,61 @@ class AnthropicMessages:
 
     name = "anthropic"
 
-    def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked | Refusal:
-        version = headers.get("anthropic-version")
-        if not version:
-            return Refusal(status=400, message="anthropic-version: header is required")
-        required = ("model", "messages") if path_verb == "count_tokens" else ("model", "messages", "max_tokens")
-        for name in required:
-            if name not in body:
-                return Refusal(status=400, message=f"{name}: Field required")
-        for name in _SAMPLING:
-            if version == NEWEST_VERSION and name in body:
-                return Refusal(status=400, message=f"{name}: Extra inputs are not permitted")
-        return _asked(body)
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked:
+        check_anthropic(body, headers.get("anthropic-version"), self.memory, counting=path_verb == "count_tokens")
+        return read_anthropic(body)
 
     def whole(self, plan: Plan) -> dict[str, Any]:
-        content: list[dict[str, Any]] = []
+        content = _thoughts(plan)
         if plan.chunks:
             content.append({"type": "text", "text": plan.text, "citations": None})
         content += [_tool_use(plan, n, call, call.arguments) for n, call in enumerate(plan.tool_calls)]
-        message = _message(plan) | {"content": content, "stop_reason": _STOP_REASONS.get(plan.finish)}
+        content += map(dict, plan.answer.extra_items)
+        message = _message(plan) | {"content": content} | _end(plan)
         if plan.usage is not None:
             message["usage"] = usage_json(plan.usage)
-        return message
+        return message | dict(plan.answer.extra_fields)
 
     def frames(self, plan: Plan) -> Frames:
-        ping = _event("ping")
         start = _event("message_start", message=_start_message(plan))
+        thoughts = _thoughts(plan)
+        before = tuple(event for n, block in enumerate(thoughts) for event in _thought_events(n, block, plan))
+        ping, at = _event("ping"), len(thoughts)
         if not plan.chunks:
-            return Frames(head=(start, ping), content=(), tail=tuple(self._tail(plan, first_block=0)))
+            return Frames(head=(start, *before, ping), content=(), tail=tuple(self._tail(plan, first_block=at)))
         block = {"type": "text", "text": "", "citations": None}
         return Frames(
-            head=(start, _event("content_block_start", index=0, content_block=block), ping),
+            head=(start, *before, _event("content_block_start", index=at, content_block=block), ping),
             content=tuple(
-                _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+                _event("content_block_delta", index=at, delta={"type": "text_delta", "text": text})
                 for text in plan.chunks
             ),
-            tail=(_event("content_block_stop", index=0), *self._tail(plan, first_block=1)),
+            tail=(_event("content_block_stop", index=at), *self._tail(plan, first_block=at + 1)),
         )
 
     def _tail(self, plan: Plan, first_block: int) -> Iterator[bytes]:
         for number, call in enumerate(plan.tool_calls):
             yield from _tool_events(plan, number, first_block + number, call)
-        delta = {
-            "stop_reason": _STOP_REASONS.get(plan.finish),
-            "stop_sequence": None,
-            "stop_details": None,
-            "container": None,
-        }
+        for number, item in enumerate(plan.answer.extra_items, first_block + len(plan.tool_calls)):
+            yield from _block_events(number, dict(item), ())
+        for event in plan.answer.extra_events:
+            yield _event(**event)
         usage = {} if plan.usage is None else {"usage": _delta_usage(plan.usage)}
-        yield _event("message_delta", delta=delta, **usage)
+        yield _event("message_delta", delta=_end(plan) | {"container": None}, **usage)
         if plan.last_word:
             yield _event("message_stop")
 
-    def error(self, status: int, message: str, code: str | None = None) -> dict[str, Any]:
+    def error(self, status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
         kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
         error: dict[str, Any] = {"type": kind, "message": message}
         if code is not None:
             error["details"] = {"error_code": code}
         return {"type": "error", "error": error, "request_id": "req_scripted"}
 
-    def error_event(self, status: int, message: str) -> bytes:
+    def error_event(self, status: int, message: str, plan: Plan, events_sent: int) -> bytes:
         kind = "overloaded_error" if status == 503 else self.error(status, message)["error"]["type"]
         return _event("error", error={"type": kind, "message": message})
 
@@ -147,22 +143,51 @@ def _delta_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _asked(body: dict[str, Any]) -> Asked:
-    messages = body["messages"]
-    users = [m for m in messages if m.get("role") == "user"]
-    contents = [body.get("system"), *(m.get("content") for m in messages)]
-    return Asked(
-        model=body["model"],
-        texts=tuple(text for content in contents for text in texts_in(content)),
-        last_user_text=" ".join(texts_in(users[-1].get("content"))) if users else "",
-        stream=bool(body.get("stream")),
-        cap=body.get("max_tokens"),
-        body=body,
-    )
+def _event(type: str, **fields: Any) -> bytes:  # noqa: A002
+    return f"event: {type}\ndata: {compact({'type': type, **fields})}\n\n".encode()
 
 
-def _event(kind: str, **fields: Any) -> bytes:
-    return f"event: {kind}\ndata: {compact({'type': kind, **fields})}\n\n".encode()
+def _end(plan: Plan) -> dict[str, Any]:
+    answer = plan.answer
+    reason = _STOP_REASONS.get(plan.finish)
+    if answer.refusal is not None:
+        reason = "refusal"
+    elif answer.stop_sequence is not None and plan.finish == "stop":
+        reason = "stop_sequence"
+    details = {"type": "refusal", "category": None, "explanation": answer.refusal}
+    return {
+        "stop_reason": reason,
+        "stop_sequence": answer.stop_sequence if reason == "stop_sequence" else None,
+        "stop_details": details if reason == "refusal" else None,
+    }
+
+
+def _thoughts(plan: Plan) -> list[dict[str, Any]]:
+    """The blocks before the text. Thinking that is not to be displayed comes empty, with its signature."""
+    blocks: list[dict[str, Any]] = []
+    if plan.thoughts:
+        omitted = (plan.asked.body.get("thinking") or {}).get("display") == "omitted"
+        shown = "" if omitted else plan.thinking
+        blocks.append({"type": "thinking", "thinking": shown, "signature": plan.signature})
+    if plan.answer.redacted is not None:
+        blocks.append({"type": "redacted_thinking", "data": plan.answer.redacted})
+    return blocks
+
+
+def _thought_events(index: int, block: dict[str, Any], plan: Plan) -> Iterator[bytes]:
+    if block["type"] == "redacted_thinking":
+        return _block_events(index, block, ())
+    texts = plan.thoughts if block["thinking"] else ()
+    deltas: list[dict[str, Any]] = [{"type": "thinking_delta", "thinking": text} for text in texts]
+    deltas.append({"type": "signature_delta", "signature": block["signature"]})
+    return _block_events(index, block | {"thinking": "", "signature": ""}, deltas)
+
+
+def _block_events(index: int, block: dict[str, Any], deltas: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    yield _event("content_block_start", index=index, content_block=block)
+    for delta in deltas:
+        yield _event("content_block_delta", index=index, delta=delta)
+    yield _event("content_block_stop", index=index)
 
 
 def _message(plan: Plan) -> dict[str, Any]:
@@ -184,14 +209,13 @@ def _start_message(plan: Plan) -> dict[str, Any]:
     message = _message(plan)
     if plan.usage is not None:
         message["usage"] = usage_json(plan.usage) | {"output_tokens": min(1, plan.usage.output)}
-    return message
+    return message | dict(plan.answer.extra_fields)
 
 
 def _tool_use(plan: Plan, number: int, call: ToolCall, arguments: Any) -> dict[str, Any]:
-    identity = call.id or f"toolu_{plan.number:08x}{number:04x}"
     return {
         "type": "tool_use",
-        "id": identity,
+        "id": call_id(plan, number, "toolu_"),
         "name": call.name,
         "input": dict(arguments),
         "caller": {"type": "direct"},
@@ -201,7 +225,6 @@ def _tool_use(plan: Plan, number: int, call: ToolCall, arguments: Any) -> dict[s
 def _tool_events(plan: Plan, number: int, block: int, call: ToolCall) -> Iterator[bytes]:
     arguments = arguments_json(call)
     half = len(arguments) // 2
-    yield _event("content_block_start", index=block, content_block=_tool_use(plan, number, call, {}))
-    for piece in ("", arguments[:half], arguments[half:]):
-        yield _event("content_block_delta", index=block, delta={"type": "input_json_delta", "partial_json": piece})
-    yield _event("content_block_stop", index=block)
+    pieces = ("", arguments[:half], arguments[half:])
+    deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+    return _block_events(block, _tool_use(plan, number, call, {}), deltas)

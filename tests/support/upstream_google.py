@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
-from tests.support.behaviours import ToolCall, Usage
-from tests.support.upstream_plan import Asked, Frames, Plan, Refusal, compact, texts_in
+from tests.support.behaviours import Usage
+from tests.support.upstream_memory import Memory
+from tests.support.upstream_plan import Asked, Frames, Plan, call_id, compact
+from tests.support.upstream_read_google import read_google, thinking_config
+from tests.support.upstream_reading import either
+from tests.support.upstream_rules_google import check_google
 
 _FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 _STATUSES = {
@@ -26,45 +31,46 @@ _STATUSES = {
 class GoogleGenerate:
     name = "google"
 
-    def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked | Refusal:
-        contents = body.get("contents")
-        if not contents:
-            return Refusal(status=400, message="* GenerateContentRequest.contents: contents is not specified")
-        users = [c for c in contents if c.get("role", "user") == "user"]
-        system = body.get("systemInstruction") or body.get("system_instruction") or {}
-        parts = [system.get("parts"), *(c.get("parts") for c in contents)]
-        config = body.get("generationConfig") or body.get("generation_config") or {}
-        return Asked(
-            model=path_model,
-            texts=tuple(text for part in parts for text in texts_in(part)),
-            last_user_text=" ".join(texts_in(users[-1].get("parts"))) if users else "",
-            stream=path_verb == "streamGenerateContent",
-            cap=config.get("maxOutputTokens", config.get("max_output_tokens")),
-            body=body,
-        )
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked:
+        if path_verb == "countTokens":
+            body = either(body, "generateContentRequest") or body
+        check_google(body, self.memory)
+        return read_google(body, path_model, stream=path_verb == "streamGenerateContent")
 
     def whole(self, plan: Plan) -> dict[str, Any]:
-        parts: list[dict[str, Any]] = [{"text": plan.text}] if plan.chunks else []
-        parts += [_function_call(call) for call in plan.tool_calls]
-        return _reply(plan, parts, finish=_FINISH_REASONS.get(plan.finish), usage=_maybe(plan.usage))
+        parts = [{"text": plan.thinking, "thought": True}] if _shown(plan) else []
+        if plan.chunks:
+            parts.append({"text": plan.text} | _signed(plan, in_a_call=False))
+        parts += _calls(plan)
+        parts += map(dict, plan.answer.extra_items)
+        return _reply(plan, parts, finish=_finish(plan), usage=_maybe(plan.usage))
 
-    def replies(self, plan: Plan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The streamed answer as objects: one per content chunk, then what follows."""
+    def replies(self, plan: Plan) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+        """The streamed answer as objects: the thoughts, one per content chunk, then what follows."""
         running = None if plan.usage is None else _prompt_usage(plan.usage)
+        thoughts = [_reply(plan, [{"text": t, "thought": True}], finish=None, usage=running) for t in _shown(plan)]
         content = [_reply(plan, [{"text": text}], finish=None, usage=running) for text in plan.chunks]
-        tail = [_reply(plan, [_function_call(call)], finish=None, usage=running) for call in plan.tool_calls]
-        last = _reply(plan, [{"text": ""}], finish=_FINISH_REASONS.get(plan.finish), usage=_maybe(plan.usage))
-        return content, [*tail, last]
+        parts = [*_calls(plan), *map(dict, plan.answer.extra_items)]
+        tail = [_reply(plan, [part], finish=None, usage=running) for part in parts]
+        tail += map(dict, plan.answer.extra_events)
+        ending = {"text": ""} | (_signed(plan, in_a_call=False) if plan.chunks else {})
+        last = _reply(plan, [ending], finish=_finish(plan), usage=_maybe(plan.usage))
+        return thoughts, content, [*tail, last]
 
     def frames(self, plan: Plan) -> Frames:
-        content, tail = self.replies(plan)
-        return Frames(head=(), content=tuple(map(_frame, content)), tail=tuple(map(_frame, tail)))
+        thoughts, content, tail = self.replies(plan)
+        return Frames(
+            head=tuple(map(_frame, thoughts)), content=tuple(map(_frame, content)), tail=tuple(map(_frame, tail))
+        )
 
-    def error(self, status: int, message: str, code: str | None = None) -> dict[str, Any]:
+    def error(self, status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
         fallback = "FAILED_PRECONDITION" if status < 500 else "UNKNOWN"
         return {"error": {"code": status, "message": message, "status": code or _STATUSES.get(status, fallback)}}
 
-    def error_event(self, status: int, message: str) -> bytes:
+    def error_event(self, status: int, message: str, plan: Plan, events_sent: int) -> bytes:
         return _frame(self.error(status, message))
 
     def malformed_event(self) -> bytes:
@@ -78,12 +84,14 @@ class GoogleArray(GoogleGenerate):
     """A stream without `alt=sse`: one JSON array, an element at a time."""
 
     def frames(self, plan: Plan) -> Frames:
-        content, tail = self.replies(plan)
-        separators = ["[", *[",\r\n"] * (len(content) + len(tail) - 1)]
-        pieces = [f"{s}{compact(r)}".encode() for s, r in zip(separators, [*content, *tail], strict=True)]
-        return Frames(head=(), content=tuple(pieces[: len(content)]), tail=(*pieces[len(content) :], b"]"))
+        thoughts, content, tail = self.replies(plan)
+        every = [*thoughts, *content, *tail]
+        separators = ["[", *[",\r\n"] * (len(every) - 1)]
+        pieces = tuple(f"{s}{compact(r)}".encode() for s, r in zip(separators, every, strict=True))
+        start, end = len(thoughts), len(thoughts) + len(content)
+        return Frames(head=pieces[:start], content=pieces[start:end], tail=(*pieces[end:], b"]"))
 
-    def error_event(self, status: int, message: str) -> bytes:
+    def error_event(self, status: int, message: str, plan: Plan, events_sent: int) -> bytes:
         return f",\r\n{compact(self.error(status, message))}]".encode()
 
     def malformed_event(self) -> bytes:
@@ -102,7 +110,7 @@ def model_json(name: str) -> dict[str, Any]:
         "description": name,
         "inputTokenLimit": 1_048_576,
         "outputTokenLimit": 65_536,
-        "supportedGenerationMethods": ["generateContent", "countTokens"],
+        "supportedGenerationMethods": ["generateContent", "countTokens", "embedContent", "batchEmbedContents"],
     }
 
 
@@ -144,17 +152,40 @@ def _reply(
     candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
     if finish is not None:
         candidate["finishReason"] = finish
+        if plan.answer.refusal is not None:
+            candidate["finishMessage"] = plan.answer.refusal
     reply: dict[str, Any] = {"candidates": [candidate]}
     if usage is not None:
         reply["usageMetadata"] = usage
-    return reply | {"modelVersion": plan.model, "responseId": f"resp-{plan.number:016x}"}
+    return reply | {
+        "modelVersion": plan.model,
+        "responseId": f"resp-{plan.number:016x}",
+        **plan.answer.extra_fields,
+    }
 
 
-def _function_call(call: ToolCall) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": call.name, "args": dict(call.arguments)}
-    if call.id is not None:
-        function["id"] = call.id
-    return {"functionCall": function}
+def _finish(plan: Plan) -> str | None:
+    return "SAFETY" if plan.answer.refusal is not None else _FINISH_REASONS.get(plan.finish)
+
+
+def _shown(plan: Plan) -> tuple[str, ...]:
+    return plan.thoughts if either(thinking_config(plan.asked.body), "includeThoughts") else ()
+
+
+def _signed(plan: Plan, *, in_a_call: bool) -> dict[str, Any]:
+    """The signature of the thoughts is on the first call, without calls on the end of the text."""
+    if not plan.thoughts or in_a_call != bool(plan.tool_calls):
+        return {}
+    return {"thoughtSignature": base64.b64encode(plan.signature.encode()).decode()}
+
+
+def _calls(plan: Plan) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for number, call in enumerate(plan.tool_calls):
+        function = {"id": call_id(plan, number, "fc-"), "name": call.name, "args": dict(call.arguments)}
+        signature = {} if number else _signed(plan, in_a_call=True)
+        parts.append({"functionCall": function, **signature})
+    return parts
 
 
 def _frame(value: dict[str, Any]) -> bytes:

@@ -1,100 +1,35 @@
-"""OpenAI's chat completions and embeddings, as the provider sends them."""
+"""OpenAI's chat completions, as the provider sends them."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import struct
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from tests.support.behaviours import ToolCall, Usage
-from tests.support.upstream_plan import Asked, Frames, Plan, Refusal, arguments_json, compact, texts_in
+from tests.support.upstream_memory import Memory
+from tests.support.upstream_plan import Asked, Frames, Plan, arguments_json, call_id, compact, split
+from tests.support.upstream_read_chat import read_chat
+from tests.support.upstream_rules_chat import check_chat
 
 FINGERPRINT = "fp_0123456789"
-EMBEDDING_SIZE = 8
 _TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 403: "invalid_request_error", 429: "requests"}
 _CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 
 
-class OpenAIChat:
+class OpenAIWire:
+    """What all of OpenAI's endpoints share."""
+
     name = "openai"
 
-    def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked | Refusal:
-        for required in ("model", "messages"):
-            if not body.get(required):
-                return Refusal(status=400, message=f"you must provide a {required} parameter")
-        messages = body["messages"]
-        cap = body.get("max_completion_tokens", body.get("max_tokens"))
-        users = [m for m in messages if m.get("role") == "user"]
-        return Asked(
-            model=body["model"],
-            texts=tuple(text for m in messages for text in texts_in(m.get("content"))),
-            last_user_text=" ".join(texts_in(users[-1].get("content"))) if users else "",
-            stream=bool(body.get("stream")),
-            cap=cap,
-            body=body,
-            choices=body.get("n") or 1,
-        )
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
 
-    def whole(self, plan: Plan) -> dict[str, Any]:
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": plan.text if plan.chunks or not plan.tool_calls else None,
-            "refusal": None,
-            "annotations": [],
-        }
-        if plan.tool_calls:
-            message["tool_calls"] = [_tool_call(plan, i, call) for i, call in enumerate(plan.tool_calls)]
-        choices = [
-            {
-                "index": index,
-                "message": message,
-                "logprobs": _logprobs(plan, plan.chunks),
-                "finish_reason": _said(plan),
-            }
-            for index in range(plan.asked.choices)
-        ]
-        reply = _envelope(plan, "chat.completion") | {"choices": choices}
-        if plan.usage is not None:
-            reply["usage"] = usage_json(plan.usage)
-        return reply
-
-    def frames(self, plan: Plan) -> Frames:
-        return Frames(
-            head=tuple(
-                _frame(plan, _choice(i, {"role": "assistant", "content": "", "refusal": None})) for i in _indexes(plan)
-            ),
-            content=tuple(
-                b"".join(_frame(plan, _choice(i, {"content": text}, _logprobs(plan, (text,)))) for i in _indexes(plan))
-                for text in plan.chunks
-            ),
-            tail=tuple(self._tail(plan)),
-        )
-
-    def _tail(self, plan: Plan) -> Iterator[bytes]:
-        for number, call in enumerate(plan.tool_calls):
-            for delta in _tool_deltas(plan, number, call):
-                yield _frame(plan, _choice(0, {"tool_calls": [delta]}))
-        for index in _indexes(plan):
-            yield _frame(plan, _choice(index, {}, finish=_said(plan)))
-        if _wants_usage(plan) and plan.usage is not None:
-            yield _frame(plan, None, usage=usage_json(plan.usage))
-        if plan.last_word:
-            yield b"data: [DONE]\n\n"
-
-    def error(self, status: int, message: str, code: str | None = None) -> dict[str, Any]:
+    def error(self, status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
         kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
         if code == "insufficient_quota":
             kind = code
-        return {"error": {"message": message, "type": kind, "param": None, "code": code or _CODES.get(status)}}
-
-    def error_event(self, status: int, message: str) -> bytes:
-        return f"data: {compact(self.error(status, message))}\n\n".encode()
-
-    def malformed_event(self) -> bytes:
-        return b'data: {"id":"chatcmpl-broken","object":"chat.completion.chunk","choi\n\n'
+        return {"error": {"message": message, "type": kind, "param": param, "code": code or _CODES.get(status)}}
 
     def headers(self, number: int) -> dict[str, str]:
         return {
@@ -107,25 +42,71 @@ class OpenAIChat:
         }
 
 
-class OpenAIEmbeddings(OpenAIChat):
-    """Vectors of `EMBEDDING_SIZE` floats made from the hash of each input; usage counts its words."""
-
-    def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked | Refusal:
-        if not body.get("model") or "input" not in body:
-            return Refusal(status=400, message="you must provide a model and an input parameter")
-        texts = tuple(texts_in(body["input"]))
-        return Asked(model=body["model"], texts=texts, last_user_text="", stream=False, cap=None, body=body)
+class OpenAIChat(OpenAIWire):
+    def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked:
+        check_chat(body, self.memory)
+        return read_chat(body)
 
     def whole(self, plan: Plan) -> dict[str, Any]:
-        as_base64 = plan.asked.body.get("encoding_format") == "base64"
-        data = [
-            {"object": "embedding", "index": index, "embedding": _embedding(text, as_base64)}
-            for index, text in enumerate(plan.asked.texts)
+        says_nothing = not plan.chunks and (plan.tool_calls or plan.answer.refusal)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if says_nothing else plan.text,
+            "refusal": plan.answer.refusal,
+            "annotations": [],
+        }
+        if _shown(plan):
+            message["reasoning_content"] = plan.thinking
+        if plan.tool_calls:
+            message["tool_calls"] = [_tool_call(plan, i, call) for i, call in enumerate(plan.tool_calls)]
+        choices = [
+            {
+                "index": index,
+                "message": message,
+                "logprobs": _logprobs(plan, plan.chunks),
+                "finish_reason": _said(plan),
+            }
+            for index in _indexes(plan)
         ]
-        reply: dict[str, Any] = {"object": "list", "data": data, "model": plan.model}
+        reply = _envelope(plan, "chat.completion") | {"choices": choices}
         if plan.usage is not None:
-            reply["usage"] = {"prompt_tokens": plan.usage.input, "total_tokens": plan.usage.input}
+            reply["usage"] = usage_json(plan.usage)
         return reply
+
+    def frames(self, plan: Plan) -> Frames:
+        opening = {"role": "assistant", "content": "", "refusal": None}
+        return Frames(
+            head=(
+                *(_frame(plan, _choice(i, opening)) for i in _indexes(plan)),
+                *(_everywhere(plan, {"reasoning_content": text}) for text in _shown(plan)),
+            ),
+            content=tuple(
+                b"".join(_frame(plan, _choice(i, {"content": text}, _logprobs(plan, (text,)))) for i in _indexes(plan))
+                for text in plan.chunks
+            ),
+            tail=tuple(self._tail(plan)),
+        )
+
+    def _tail(self, plan: Plan) -> Iterator[bytes]:
+        for text in split(plan.answer.refusal or ""):
+            yield _everywhere(plan, {"refusal": text})
+        for number, call in enumerate(plan.tool_calls):
+            for delta in _tool_deltas(plan, number, call):
+                yield _everywhere(plan, {"tool_calls": [delta]})
+        for index in _indexes(plan):
+            yield _frame(plan, _choice(index, {}, finish=_said(plan)))
+        for event in plan.answer.extra_events:
+            yield f"data: {compact(event)}\n\n".encode()
+        if _wants_usage(plan) and plan.usage is not None:
+            yield _frame(plan, None, usage=usage_json(plan.usage))
+        if plan.last_word:
+            yield b"data: [DONE]\n\n"
+
+    def error_event(self, status: int, message: str, plan: Plan, events_sent: int) -> bytes:
+        return f"data: {compact(self.error(status, message))}\n\n".encode()
+
+    def malformed_event(self) -> bytes:
+        return b'data: {"id":"chatcmpl-broken","object":"chat.completion.chunk","choi\n\n'
 
 
 def models_json(names: tuple[str, ...]) -> dict[str, Any]:
@@ -166,6 +147,7 @@ def _envelope(plan: Plan, kind: str) -> dict[str, Any]:
         "model": plan.model,
         "service_tier": "default",
         "system_fingerprint": FINGERPRINT,
+        **plan.answer.extra_fields,
     }
 
 
@@ -188,6 +170,15 @@ def _wants_usage(plan: Plan) -> bool:
     return bool((plan.asked.body.get("stream_options") or {}).get("include_usage"))
 
 
+def _everywhere(plan: Plan, delta: dict[str, Any]) -> bytes:
+    """The same for every choice."""
+    return b"".join(_frame(plan, _choice(index, delta)) for index in _indexes(plan))
+
+
+def _shown(plan: Plan) -> tuple[str, ...]:
+    return plan.thoughts if plan.answer.shows_reasoning else ()
+
+
 def _indexes(plan: Plan) -> range:
     return range(plan.asked.choices)
 
@@ -205,7 +196,7 @@ def _logprobs(plan: Plan, tokens: tuple[str, ...]) -> dict[str, Any] | None:
 
 def _tool_call(plan: Plan, number: int, call: ToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": arguments_json(call)}
-    return {"id": call.id or f"call_{plan.number:08x}{number:04x}", "type": "function", "function": function}
+    return {"id": call_id(plan, number, "call_"), "type": "function", "function": function}
 
 
 def _tool_deltas(plan: Plan, number: int, call: ToolCall) -> Iterator[dict[str, Any]]:
@@ -215,9 +206,3 @@ def _tool_deltas(plan: Plan, number: int, call: ToolCall) -> Iterator[dict[str, 
     yield {"index": number, **first, "function": {"name": call.name, "arguments": ""}}
     for piece in (arguments[:half], arguments[half:]):
         yield {"index": number, "function": {"arguments": piece}}
-
-
-def _embedding(text: str, as_base64: bool) -> str | list[float]:
-    digest = hashlib.sha256(text.encode()).digest()
-    vector = [byte / 256 for byte in digest[:EMBEDDING_SIZE]]
-    return base64.b64encode(struct.pack(f"<{EMBEDDING_SIZE}f", *vector)).decode() if as_base64 else vector

@@ -24,10 +24,12 @@ from tests.support.behaviours import (
     Interject,
     LyingLength,
     MalformedChunk,
+    Mind,
     ResetBeforeAnswer,
     answer_of,
 )
 from tests.support.recording import Recorded
+from tests.support.upstream_mind import answer_by_mind
 from tests.support.upstream_plan import Asked, Dialect, Plan, compact, make_plan
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -44,9 +46,12 @@ class Performance:
     asked: Asked
     stream_type: str = EVENT_STREAM
     on_progress: Callable[[], None] = lambda: None
+    on_plan: Callable[[Plan], None] = lambda plan: None
 
     async def perform(self, behaviour: Behaviour) -> web.StreamResponse:
         match behaviour:
+            case Mind(answer=like):
+                return await self.perform(answer_by_mind(self.asked, like))
             case Fail():
                 await asyncio.sleep(behaviour.delay_s)
                 return await self._fail(behaviour)
@@ -64,6 +69,11 @@ class Performance:
             case _:
                 return await self._whole(behaviour)
 
+    def _plan(self, answer: Answer) -> Plan:
+        plan = make_plan(self.asked, answer)
+        self.on_plan(plan)
+        return plan
+
     @property
     def _content_type(self) -> str:
         return self.stream_type if self.asked.stream else JSON
@@ -79,7 +89,7 @@ class Performance:
         if isinstance(behaviour, ErrorEvent):
             return await self._fail(Fail(status=behaviour.status, message=behaviour.message))
         answer = answer_of(behaviour)
-        plan = make_plan(self.asked, answer)
+        plan = self._plan(answer)
         await asyncio.sleep(answer.delay_s)
         await _pass_gate(answer, None)
         payload = compact(self.dialect.whole(plan)).encode()
@@ -102,7 +112,7 @@ class Performance:
 
     async def _write_raw(self, behaviour: Drip | LyingLength) -> web.StreamResponse:
         """Past the server's own idea of a response. The connection ends with it."""
-        plan = make_plan(self.asked, behaviour.answer)
+        plan = self._plan(behaviour.answer)
         frames = self.dialect.frames(plan)
         whole = compact(self.dialect.whole(plan)).encode()
         body = b"".join((*frames.head, *frames.content, *frames.tail)) if self.asked.stream else whole
@@ -136,7 +146,7 @@ class Performance:
 
     async def _stream(self, behaviour: Behaviour) -> web.StreamResponse:
         answer = answer_of(behaviour)
-        plan = make_plan(self.asked, answer)
+        plan = self._plan(answer)
         await asyncio.sleep(answer.delay_s)
         await _pass_gate(answer, None)
         response = await self._open_stream(plan, answer)
@@ -151,7 +161,7 @@ class Performance:
             for frame in frames.content[stop_after:]:
                 await self._write_chunk(response, frame, answer)
         elif stop_after is not None:
-            return await self._misbehave(response, behaviour)
+            return await self._misbehave(response, behaviour, plan, len(frames.head) + self.recorded.chunks_sent)
         for frame in frames.tail:
             await response.write(frame)
         return await self._end(response)
@@ -176,7 +186,9 @@ class Performance:
         self.recorded.chunks_sent += 1
         self.on_progress()
 
-    async def _misbehave(self, response: web.StreamResponse, behaviour: Behaviour) -> web.StreamResponse:
+    async def _misbehave(
+        self, response: web.StreamResponse, behaviour: Behaviour, plan: Plan, events_sent: int
+    ) -> web.StreamResponse:
         match behaviour:
             case Hang(seconds=seconds):
                 await asyncio.sleep(seconds)
@@ -184,7 +196,7 @@ class Performance:
                 await response.write(self.dialect.malformed_event())
                 return await self._end(response)
             case ErrorEvent(status=status, message=message):
-                await response.write(self.dialect.error_event(status, message))
+                await response.write(self.dialect.error_event(status, message, plan, events_sent))
                 return await self._end(response)
         return self._close(response)
 

@@ -23,6 +23,7 @@ from tests.support.upstream import Upstream
 
 BEHAVIOURS = (
     "Answer",
+    "Mind",
     "Usage",
     "NoUsage",
     "Fail",
