@@ -13,7 +13,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from src.domain.catalog.model import Model, Provider
 from src.domain.completion.answer import Answer
 from src.domain.completion.caching import AnswerCache, Start
-from src.domain.completion.model import Call, Failure, Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
+from src.domain.completion.model import (
+    Call,
+    Failure,
+    Reply,
+    ToldCount,
+    UpstreamEvent,
+    UpstreamFailed,
+    UpstreamRequest,
+)
 from src.domain.completion.ports import ChatModel, ResponseCache, Upstreams
 from src.domain.ledger.model import Closed, Closing, Hold, HoldRequest, Record, Renewal, UsageRecord
 from src.domain.ledger.ports import Ledger
@@ -118,6 +126,9 @@ class ObservedUpstreams(Upstreams):
 
     def is_ready(self, provider: Provider) -> bool:
         return self._inner.is_ready(provider)
+
+    async def count_prompt(self, request: UpstreamRequest, provider: Provider) -> ToldCount:
+        return await self._inner.count_prompt(request, provider)
 
     async def close(self) -> None:
         await self._inner.close()

@@ -193,6 +193,14 @@ class Reply:
         yield self.finished
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldCount:
+    """A provider's own count of a prompt. `body` is its whole answer, in the format that it was asked in."""
+
+    input_tokens: int
+    body: Mapping[str, Any]
+
+
 class Failure(StrEnum):
     """What went wrong upstream, in one word; stored with the attempt."""
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from src.domain.catalog.model import Model, Provider
-from src.domain.completion.model import ChatRequest, Reply, UpstreamEvent, UpstreamRequest
+from src.domain.completion.model import ChatRequest, Reply, ToldCount, UpstreamEvent, UpstreamRequest
 
 
 class ChatModel(Protocol):
@@ -29,6 +29,13 @@ class Upstreams(Protocol):
 
     def is_ready(self, provider: Provider) -> bool:
         """Whether the provider has what it needs to be called."""
+        ...
+
+    async def count_prompt(self, request: UpstreamRequest, provider: Provider) -> ToldCount:
+        """What the provider itself counts for a client's body in the provider's own format, within seconds.
+
+        Raises UpstreamFailed, also where there is no such body or no such endpoint.
+        """
         ...
 
     async def close(self) -> None: ...

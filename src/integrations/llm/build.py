@@ -6,13 +6,14 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
-from src.domain.completion.model import Failure, Reply, UpstreamEvent, UpstreamFailed, UpstreamRequest
+from src.domain.completion.model import Failure, Reply, ToldCount, UpstreamEvent, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
 from src.integrations.llm.anthropic_messages import AnthropicMessages
 from src.integrations.llm.builtin import BuiltinModel
 from src.integrations.llm.builtin_server import BuiltinServer
 from src.integrations.llm.clients import ProviderClients
 from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, key_settings
+from src.integrations.llm.counting import asked_count
 from src.integrations.llm.google_genai import GoogleGenAI
 from src.integrations.llm.openai_chat import MAX_COMPLETION_TOKENS, MAX_TOKENS, OpenAIChat
 from src.integrations.llm.relay import Relay, Target
@@ -66,6 +67,10 @@ class ProviderModels(Upstreams):
             return self._builtin is not None
         names = key_settings(provider)
         return not names or any(self._secrets.get(name) for name in names)
+
+    async def count_prompt(self, request: UpstreamRequest, provider: Provider) -> ToldCount:
+        """Ask the provider's own endpoint for counting, where it has one for the client's format."""
+        return await asked_count(self._clients.session, self._base_url(provider), self._api_key(provider), request)
 
     async def close(self) -> None:
         """Close every connection and end the built-in model's process."""
