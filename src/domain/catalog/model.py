@@ -65,13 +65,18 @@ class Provider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one call. `input_tokens` includes what was read from or written to a provider's prompt cache."""
+    """Tokens of one call. `input_tokens` includes what was read from or written to a provider's prompt cache.
+
+    `reasoning_tokens` are those of `output_tokens` that were thoughts, 0 where nobody says: told to the client, and
+    neither priced nor stored.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     estimated: bool = False
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

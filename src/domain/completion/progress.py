@@ -57,4 +57,5 @@ def _newest(before: Usage | None, told: Usage | None) -> Usage | None:
         output_tokens=max(before.output_tokens, told.output_tokens),
         cache_read_tokens=max(before.cache_read_tokens, told.cache_read_tokens),
         cache_write_tokens=max(before.cache_write_tokens, told.cache_write_tokens),
+        reasoning_tokens=max(before.reasoning_tokens, told.reasoning_tokens),
     )

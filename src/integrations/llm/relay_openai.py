@@ -93,14 +93,19 @@ def read_usage(value: Any) -> Usage | None:
     input_tokens, output_tokens = value.get("prompt_tokens"), value.get("completion_tokens", 0)
     if not isinstance(input_tokens, int) or not isinstance(output_tokens, int):
         return None
-    details = value.get("prompt_tokens_details")
-    details = details if isinstance(details, dict) else {}
+    prompt, completion = _details(value, "prompt_tokens_details"), _details(value, "completion_tokens_details")
     return Usage(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        cache_read_tokens=_count(details.get("cached_tokens")),
-        cache_write_tokens=_count(details.get("cache_write_tokens")),
+        cache_read_tokens=_count(prompt.get("cached_tokens")),
+        cache_write_tokens=_count(prompt.get("cache_write_tokens")),
+        reasoning_tokens=_count(completion.get("reasoning_tokens")),
     )
+
+
+def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = usage.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def read_delivered(data: bytes) -> Delivered:
