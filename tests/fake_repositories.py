@@ -244,6 +244,37 @@ class FakeDialogs:
     async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None:
         return next((row for row in self._in(dialog_id) if row.id == message_id), None)
 
+    async def answer(self, message_id: MessageId, user_id: UserId) -> Message | None:
+        found = self.store.messages.get(message_id)
+        if found is None or found.role is not MessageRole.ASSISTANT:
+            return None
+        return found if await self.dialog(found.dialog_id, user_id) else None
+
+    async def append(self, dialog: Dialog, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.store.messages[message.id] = message
+        if messages:
+            newest = messages[-1]
+            kept = self.store.dialogs[dialog.id]
+            self.store.dialogs[dialog.id] = replace(kept, head_id=newest.id, updated_at=newest.created_at)
+
+    async def change(self, message: Message) -> None:
+        kept = self.store.messages[message.id]
+        changes = {"content": message.content, "parts": message.parts, "settings": message.settings}
+        self.store.messages[message.id] = replace(kept, **changes)
+
+    async def remove(self, message: Message) -> None:
+        for row in list(self._in(message.dialog_id)):
+            if row.parent_id == message.id:
+                self.store.messages[row.id] = replace(row, parent_id=message.parent_id)
+        dialog = self.store.dialogs[message.dialog_id]
+        if dialog.head_id == message.id:
+            self.store.dialogs[dialog.id] = replace(dialog, head_id=message.parent_id)
+        del self.store.messages[message.id]
+
+    async def has_children(self, message: Message) -> bool:
+        return any(row.parent_id == message.id for row in self._in(message.dialog_id))
+
     async def request_cancel(self, dialog_id: DialogId, message_id: MessageId) -> None:
         if await self.message(dialog_id, message_id) is not None:
             hold = self.store.holds.get(self.store.message_holds.get(message_id))

@@ -9,7 +9,15 @@ from datetime import timedelta
 from typing import Self
 from uuid import UUID
 
-from src.domain.dialogs.model import AnswerEnded, AnswerNoted, MessagesAdded, MessageStatus
+from src.domain.dialogs.model import (
+    AnswerEnded,
+    AnswerNoted,
+    Dialog,
+    DialogAdded,
+    DialogId,
+    MessagesAdded,
+    MessageStatus,
+)
 from src.domain.identity.model import TenantId
 from src.domain.ledger.book import Book
 from src.domain.ledger.model import (
@@ -155,7 +163,7 @@ class FakeLedger:
         for record in records:
             if isinstance(record, MessagesAdded):
                 for message in record.messages:
-                    dialog = self._store.dialogs.get(message.dialog_id)
+                    dialog = {**self._store.dialogs, **_new_dialogs(records)}.get(message.dialog_id)
                     if dialog is None or dialog.tenant_id != message.tenant_id:
                         raise NotFound("What this belongs to does not exist (any more).")
 
@@ -167,8 +175,10 @@ class FakeLedger:
         store.entries.update((entry.id, entry) for entry in book.entries)
         for closing in book.closed:
             store.holds[closing.hold.id] = replace(store.holds[closing.hold.id], state=closing.state)
+        store.dialogs.update(_new_dialogs(records))
         for record in records:
-            self._write_record(record, hold_id)
+            if not isinstance(record, DialogAdded):
+                self._write_record(record, hold_id)
 
     def _write_record(self, record: Record, hold_id: HoldId | None) -> None:
         store = self._store
@@ -210,6 +220,10 @@ class FakeLedger:
                         cost_micro_usd=noted.cost_micro_usd,
                     )
                 self._store.messages[message_id] = ended
+
+
+def _new_dialogs(records: Sequence[Record]) -> dict[DialogId, Dialog]:
+    return {record.dialog.id: record.dialog for record in records if isinstance(record, DialogAdded)}
 
 
 def _limit_entry(account: Account, request: HoldRequest) -> Entry:

@@ -1,6 +1,7 @@
 """The records that commit with ledger operations, as rows: messages, ended answers, usage."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -8,10 +9,20 @@ from uuid import UUID
 from src.data.bulk import Insert, Part, Update
 from src.data.claims import ClaimRows
 from src.data.ledger_tables import NO_KEY, usage_days, usage_records
+from src.data.repositories.base import row_of
 from src.data.tables import dialogs, messages
 from src.data.types import storable
 from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
-from src.domain.dialogs.model import AnswerEnded, AnswerNoted, DialogId, Message, MessagesAdded, MessageStatus
+from src.domain.dialogs.model import (
+    AnswerEnded,
+    AnswerNoted,
+    Dialog,
+    DialogAdded,
+    DialogId,
+    Message,
+    MessagesAdded,
+    MessageStatus,
+)
 from src.domain.identity.model import TenantId
 from src.domain.ledger.model import Closing, HoldId, Record, UsageRecord
 
@@ -78,6 +89,7 @@ _ADD_UP = f"({', '.join(_DAY_KEY)}) DO UPDATE SET " + ", ".join(
     f"{name} = usage_days.{name} + excluded.{name}" for name in _DAY_SUMS
 )
 
+_DIALOGS = Insert(dialogs, tuple(field.name for field in fields(Dialog)))
 _MESSAGES = Insert(messages, _NEW_MESSAGE + _OUTCOME)
 _USAGE_RECORDS = Insert(usage_records, _USAGE, _REPLACE_USAGE)
 _USAGE_DAYS = Insert(usage_days, _DAY_KEY + _DAY_SUMS, _ADD_UP)
@@ -94,6 +106,7 @@ class RecordRows:
 
     def __init__(self) -> None:
         self.claims = ClaimRows()
+        self._dialogs: list[tuple[Any, ...]] = []
         self._messages: list[tuple[Any, ...]] = []
         self._answers: dict[UUID, tuple[Any, ...]] = {}
         self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
@@ -113,6 +126,8 @@ class RecordRows:
             match record:
                 case UsageRecord():
                     self._add_usage(record, counted)
+                case DialogAdded(dialog=dialog):
+                    self._dialogs.append(tuple(row_of(dialog).values()))
                 case MessagesAdded():
                     self._messages.extend(_message_row(message, hold_id) for message in record.messages)
                 case AnswerEnded():
@@ -142,6 +157,7 @@ class RecordRows:
     def parts(self) -> list[Part]:
         """Everything, in one order of tables and keys, so that two replicas never wait for each other in turn."""
         return [
+            (_DIALOGS, self._dialogs),
             (_MESSAGES, self._messages),
             (_USAGE_RECORDS, list(self._usage.values())),
             (_USAGE_DAYS, [(*key, *sums) for key, sums in sorted(self._days.items())]),

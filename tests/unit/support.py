@@ -25,7 +25,16 @@ from src.domain.completion.model import (
     UpstreamRequest,
 )
 from src.domain.completion.use_cases import CompletionPorts, TaskKeeper
-from src.domain.dialogs.model import AnswerEnded, Dialog, DialogKind, Exchange, Message, MessageRole, MessagesAdded
+from src.domain.dialogs.model import (
+    AnswerEnded,
+    Dialog,
+    DialogAdded,
+    DialogKind,
+    Exchange,
+    Message,
+    MessageRole,
+    MessagesAdded,
+)
 from src.domain.dialogs.use_cases import DialogPorts
 from src.domain.identity.model import Principal
 from src.domain.ledger.book import Book
@@ -307,7 +316,8 @@ class FakeDialogs:
         return found
 
     async def dialog(self, dialog_id: UUID, user_id: UUID) -> Dialog | None:
-        found = self._dialogs.get(dialog_id)
+        added = {each.dialog.id: each.dialog for each in self._ledger.records if isinstance(each, DialogAdded)}
+        found = (self._dialogs | added).get(dialog_id)
         if found is None or found.user_id != user_id:
             return None
         heads = [

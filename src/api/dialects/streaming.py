@@ -1,7 +1,7 @@
 """One way to serve a call to any client: the dialect says how its parts are written."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -25,6 +25,7 @@ from src.domain.completion.deltas import PartDelta
 from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, KeyTaken, answer_of, kept
 from src.domain.completion.model import CacheWish, Call, Outcome, WireChunk, no_records
 from src.domain.completion.use_cases import begin, resolve
+from src.domain.dialogs.storing import Storing
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import CallStatus, Record
 from src.shared.errors import GatewayError, Unavailable
@@ -76,6 +77,20 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stateful:
+    """An answer that its client knows by an id of its own, and, where it is stored, its messages.
+
+    One in the `background` goes on whoever listens: its stream begins at once, and without a stream `accepted` is what
+    its client is told meanwhile.
+    """
+
+    answer_id: UUID
+    storing: Storing | None = None
+    background: bool = False
+    accepted: Callable[[], Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """One request at a door."""
 
@@ -85,6 +100,12 @@ class Serving:
     request_id: str
     cache: CacheWish
     gateway: Gateway
+    stateful: Stateful | None = None
+
+    @property
+    def in_background(self) -> bool:
+        """Whether it goes on whoever listens."""
+        return self.stateful is not None and self.stateful.background
 
     def writer(self, answer_id: UUID) -> Writer:
         """What writes the answer: the same id, whoever asks for it again."""
@@ -92,18 +113,28 @@ class Serving:
 
     def call(self, claim: Claim | None) -> Call:
         """The call to be made. With a key it goes on though its client leaves, who has said that it may come back."""
+        storing = self.stateful.storing if self.stateful else None
+        stored = () if storing is None else storing.opening()
         return Call(
             principal=self.principal,
             route=resolve(self.gateway.catalog.current(), self.principal, self.parsed.model),
             chat=self.parsed.chat,
             endpoint=self.door.endpoint,
             request_id=self.request_id,
-            opening=() if claim is None else (claim,),
-            closing=(lambda outcome: (self._kept(claim, outcome),)) if claim is not None else no_records,
-            detached=claim is not None and not claim.weak,
+            opening=stored if claim is None else (*stored, claim),
+            noting=no_records if storing is None else storing.noting,
+            closing=lambda outcome: self._closing(claim, storing, outcome),
+            dialog_id=storing.answer.dialog_id if storing else None,
+            message_id=storing.answer.id if storing else None,
+            answer_id=self.stateful.answer_id if self.stateful else None,
+            detached=self.in_background or (claim is not None and not claim.weak),
             keeps_prompt_estimate=claim is not None and self.parsed.chat.stream and self.writer(claim.id).tells_prompt,
             cache=self.cache,
         )
+
+    def _closing(self, claim: Claim | None, storing: Storing | None, outcome: Outcome) -> Sequence[Record]:
+        stored = () if storing is None else storing.closing(outcome)
+        return stored if claim is None else (*stored, self._kept(claim, outcome))
 
     def _kept(self, claim: Claim, outcome: Outcome) -> Record:
         """What a repetition of the request will be answered with; nothing where the next try should be a new one."""
@@ -129,7 +160,12 @@ class Serving:
 
 
 async def serve(
-    door: Door, parsed: ParsedRequest, principal: Principal, request: Request, gateway: Gateway
+    door: Door,
+    parsed: ParsedRequest,
+    principal: Principal,
+    request: Request,
+    gateway: Gateway,
+    stateful: Stateful | None = None,
 ) -> Response:
     """Make the call and answer in the dialect; the caller's errors are raised before anything is called."""
     serving = Serving(
@@ -139,6 +175,7 @@ async def serve(
         request_id=request.state.request_id,
         cache=cache_wish(request.headers),
         gateway=gateway,
+        stateful=stateful,
     )
 
     async def first(claim: Claim | None) -> Response:
@@ -148,6 +185,8 @@ async def serve(
             stream = _stream(answering, serving)
             stream.add_headers(left)
             return stream
+        if stateful is not None and stateful.accepted is not None:
+            return answer(stateful.accepted(), headers=left)
         # Generated to its end though the client may leave: what its provider will bill is not known before.
         response = serving.whole(await answering.outcome())
         response.headers.update(left)
@@ -208,8 +247,10 @@ def _dropped(serving: Serving, by_adapter: tuple[str, ...]) -> tuple[str, ...]:
 
 async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
     """The stream in the dialect. Raises what kept the call from answering at all, before the first event."""
-    writer = serving.writer(answering.id)
-    begun = False
+    writer = serving.writer(answering.call.answer_id or answering.id)
+    begun = serving.in_background
+    if begun:
+        yield writer.first(_name(answering.model, serving), 0)
     deltas = answering.deltas()
     try:
         async for delta in deltas:
@@ -226,11 +267,11 @@ async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
     try:
         outcome = await answering.outcome()
     except GatewayError as error:
-        if not answering.has_begun:
+        if not begun and not answering.has_begun:
             raise
         yield writer.error(error_body(error, serving.door.dialect, serving.request_id))
         return
-    if outcome.error is not None and not answering.has_begun:
+    if outcome.error is not None and not begun and not answering.has_begun:
         raise outcome.error
     yield _end(writer, outcome, serving, begun=begun)
 
@@ -252,7 +293,9 @@ def _end(writer: Writer, outcome: Outcome, serving: Serving, *, begun: bool) -> 
 def _pieces(serving: Serving, outcome: Outcome) -> Iterator[bytes]:
     """The whole stream of an answer that has ended, as `_events` gave it."""
     writer = serving.writer(outcome.id)
-    begun = False
+    begun = serving.in_background
+    if begun:
+        yield writer.first(_name(None, serving), 0)
     for delta in outcome.deltas:
         if isinstance(delta, WireChunk):
             yield delta.data

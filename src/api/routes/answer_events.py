@@ -20,7 +20,7 @@ from src.api.sse import KEEPALIVE, EventStream, event
 from src.domain.completion.deltas import TextDelta
 from src.domain.dialogs.following import Piece, before_its_first_word, follow
 from src.domain.dialogs.model import Message, MessageStatus
-from src.domain.dialogs.sending import Exchanged, Exchanging, ended_answer
+from src.domain.dialogs.sending import Exchanged, Exchanging
 from src.domain.identity.model import Principal
 from src.shared.errors import GatewayError, InvalidRequest
 
@@ -123,7 +123,7 @@ async def _asked(exchange: Exchanging) -> AsyncGenerator[bytes]:
     except GatewayError as error:
         yield _lost(exchange.answer, error, position)
         return
-    yield _ended(ended_answer(exchange.answer, outcome), position)
+    yield _ended(exchange.storing.ended(outcome), position)
 
 
 async def _followed(

@@ -68,6 +68,40 @@ class SqlDialogRepository(TenantRepository):
         statement = self._messages(dialog_id).where(messages.c.id == message_id)
         return await self._first(statement, _message_of_row)
 
+    async def answer(self, message_id: MessageId, user_id: UserId) -> Message | None:
+        theirs = self._dialogs(user_id).with_only_columns(dialogs.c.id)
+        statement = select(messages).where(
+            messages.c.tenant_id == self._tenant_id,
+            messages.c.id == message_id,
+            messages.c.role == MessageRole.ASSISTANT,
+            messages.c.dialog_id.in_(theirs),
+        )
+        return await self._first(statement, _message_of_row)
+
+    async def append(self, dialog: Dialog, added: Sequence[Message]) -> None:
+        """Raises NotFound where the dialog is not (any more)."""
+        if not added:
+            return
+        await self._write(insert(messages).values([_message_row(each) for each in added]))
+        moved = update(dialogs).where(*self._mine(dialog.id, dialog.user_id))
+        await self._write(moved.values(head_id=added[-1].id, updated_at=added[-1].created_at))
+
+    async def change(self, message: Message) -> None:
+        values = {"content": message.content, "parts": list(message.parts) or None, "settings": message.settings}
+        await self._write(update(messages).where(*self._this(message)).values(**values))
+
+    async def remove(self, message: Message) -> None:
+        here = (messages.c.tenant_id == self._tenant_id, messages.c.dialog_id == message.dialog_id)
+        below = update(messages).where(*here, messages.c.parent_id == message.id)
+        await self._write(below.values(parent_id=message.parent_id))
+        its_head = update(dialogs).where(dialogs.c.tenant_id == self._tenant_id, dialogs.c.head_id == message.id)
+        await self._write(its_head.values(head_id=message.parent_id))
+        await self._write(delete(messages).where(*self._this(message)))
+
+    async def has_children(self, message: Message) -> bool:
+        below = self._messages(message.dialog_id).where(messages.c.parent_id == message.id).limit(1)
+        return (await self._connection.execute(below)).first() is not None
+
     async def request_cancel(self, dialog_id: DialogId, message_id: MessageId) -> None:
         its_hold = self._messages(dialog_id).with_only_columns(messages.c.hold_id).where(messages.c.id == message_id)
         mine = (holds.c.tenant_id == self._tenant_id, holds.c.id.in_(its_hold), holds.c.state == HoldState.OPEN)
@@ -118,6 +152,10 @@ class SqlDialogRepository(TenantRepository):
     def _mine(self, dialog_id: DialogId, user_id: UserId) -> Sequence[ColumnElement[bool]]:
         return dialogs.c.tenant_id == self._tenant_id, dialogs.c.user_id == user_id, dialogs.c.id == dialog_id
 
+    def _this(self, message: Message) -> Sequence[ColumnElement[bool]]:
+        here = (messages.c.tenant_id == self._tenant_id, messages.c.dialog_id == message.dialog_id)
+        return (*here, messages.c.id == message.id)
+
     def _dialogs(self, user_id: UserId) -> Select[Any]:
         return select(dialogs).where(dialogs.c.tenant_id == self._tenant_id, dialogs.c.user_id == user_id)
 
@@ -132,6 +170,13 @@ class SqlDialogRepository(TenantRepository):
             func.lower(messages.c.content).like(pattern, escape="\\"),
         )
         return or_(func.lower(dialogs.c.title).like(pattern, escape="\\"), said)
+
+
+def _message_row(message: Message) -> dict[str, Any]:
+    """A message that belongs to no call."""
+    counts = dict.fromkeys(_USAGE)
+    values = {name: value for name, value in row_of(message).items() if name != "usage"}
+    return {**values, **counts, "parts": list(message.parts) or None, "estimated": False}
 
 
 def _message_of_row(row: Row[Any]) -> Message:

@@ -25,6 +25,9 @@ class WireFormat(StrEnum):
     RESPONSES = "responses"
     MESSAGES = "messages"
     GENERATE_CONTENT = "generate_content"
+    EMBEDDINGS = "embeddings"
+    EMBED_CONTENT = "embed_content"
+    BATCH_EMBED_CONTENTS = "batch_embed_contents"
 
 
 class Lifecycle(StrEnum):

@@ -383,7 +383,7 @@ class Answering:
 
     def _ending(self, status: CallStatus, model: Model | None, usage: Usage) -> Outcome:
         return Outcome(
-            id=self.id,
+            id=self.call.answer_id or self.id,
             status=status,
             text="",
             finish_reason=FinishReason.STOP,

@@ -135,7 +135,7 @@ class Entry:
     def outcome(self, call: Call, use: CacheUse, now: datetime) -> Outcome:
         """The end of a call that is given this answer: it used nothing and costs nothing."""
         return Outcome(
-            id=new_id(),
+            id=call.answer_id or new_id(),
             status=CallStatus.COMPLETED,
             text=self.text,
             finish_reason=self.finish_reason,

@@ -255,7 +255,7 @@ class CacheWish:
 class Outcome:
     """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer.
 
-    `deltas` are the pieces in which it was delivered, `id` is its hold's. `output_cap` is what the quota shrank the
+    `deltas` are the pieces in which it was delivered, `id` is what its client knows it by. `output_cap` is what the quota shrank the
     output to, `prompt_estimate` our own count of the prompt, where the call was to keep it. `cache` is None where the
     response cache was off. `dropped` names parameters that a translation left out. `told_parts`: see Finished.parts.
     """
@@ -298,7 +298,8 @@ class Call:
 
     `opening` commits with the hold, `noting` with each note of its progress, `closing` with the settlement. A detached
     call goes on when nobody listens. With `keeps_prompt_estimate`, the outcome tells what listeners were told of the
-    prompt before its usage was known. `cache_use` is set where the response cache is on and had no answer. `permit` is
+    prompt before its usage was known. `answer_id` is what its client knows the answer by, where that is not the id of
+    its hold. `cache_use` is set where the response cache is on and had no answer. `permit` is
     its place in the rate limits, which it is given as it begins.
     """
 
@@ -312,6 +313,7 @@ class Call:
     closing: Callable[[Outcome], Sequence[Record]] = no_records
     dialog_id: UUID | None = None
     message_id: UUID | None = None
+    answer_id: UUID | None = None
     detached: bool = False
     keeps_prompt_estimate: bool = False
     cache: CacheWish = CacheWish()

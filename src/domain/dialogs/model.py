@@ -123,6 +123,13 @@ def unanswered(question: Message) -> Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DialogAdded(Record):
+    """A dialog that begins with the call it is recorded with."""
+
+    dialog: Dialog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesAdded(Record):
     """New messages of a dialog, parents first."""
 

@@ -1,5 +1,6 @@
 """Where dialogs are kept."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from src.domain.dialogs.model import Dialog, DialogId, Exchange, Message, MessageId
@@ -10,7 +11,7 @@ from src.shared.pages import Page, PageRequest
 class DialogRepository(Protocol):
     """Dialogs of one tenant. Every question names the user too: another user's dialog is not there.
 
-    New messages are not written here: they commit with their hold, through the Ledger.
+    Messages of calls are not written here: they commit with their hold, through the Ledger.
     """
 
     async def add(self, dialog: Dialog) -> None: ...
@@ -34,6 +35,26 @@ class DialogRepository(Protocol):
         ...
 
     async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None: ...
+
+    async def answer(self, message_id: MessageId, user_id: UserId) -> Message | None:
+        """The answer of that id in any of the user's dialogs."""
+        ...
+
+    async def append(self, dialog: Dialog, messages: Sequence[Message]) -> None:
+        """Messages that no call brought, parents first; the last one becomes the dialog's head."""
+        ...
+
+    async def change(self, message: Message) -> None:
+        """Content, parts and settings of a message that has ended."""
+        ...
+
+    async def remove(self, message: Message) -> None:
+        """Take a message out of its tree: what hangs below it hangs below its parent from now on."""
+        ...
+
+    async def has_children(self, message: Message) -> bool:
+        """Whether anything hangs below it."""
+        ...
 
     async def request_cancel(self, dialog_id: DialogId, message_id: MessageId) -> None:
         """Ask whoever generates the answer to stop."""

@@ -6,10 +6,8 @@ from typing import Any
 
 from src.domain.catalog.model import Model, Route
 from src.domain.completion.answer import Answer
-from src.domain.completion.content import Part, Text, part_body, part_from
 from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
 from src.domain.completion.model import (
-    CacheUse,
     CacheWish,
     Call,
     ChatMessage,
@@ -22,19 +20,18 @@ from src.domain.completion.ports import TokenMeter
 from src.domain.completion.use_cases import CompletionPorts, begin, resolve
 from src.domain.dialogs.model import (
     AnswerEnded,
-    AnswerNoted,
     Context,
     Dialog,
     DialogId,
     Message,
     MessageId,
     MessageRole,
-    MessagesAdded,
     MessageStatus,
     fitted,
     new_question,
     unanswered,
 )
+from src.domain.dialogs.storing import Storing, chat_message, instructions_of
 from src.domain.dialogs.use_cases import DialogPorts, own_dialog
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import CallStatus, Record
@@ -48,13 +45,6 @@ OUTPUT_SHARE = 4
 """Without a wish of the caller, a quarter of the window (at most the model's maximum) is kept free for the answer."""
 
 MESSAGE_OVERHEAD_TOKENS = 8
-
-_ENDED_AS = {
-    CallStatus.COMPLETED: MessageStatus.COMPLETED,
-    CallStatus.CANCELLED: MessageStatus.CANCELLED,
-    CallStatus.INTERRUPTED: MessageStatus.INTERRUPTED,
-    CallStatus.FAILED: MessageStatus.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +103,14 @@ class Exchanging:
     """A question stored and its answer under way."""
 
     question: Message
-    answer: Message
+    storing: Storing
     omitted_turns: int
     answering: Answer
+
+    @property
+    def answer(self) -> Message:
+        """The answer before its first word."""
+        return self.storing.answer
 
     async def ended(self) -> Message:
         """The answer as it was stored. Raises what kept it from being given, where there is no answer at all."""
@@ -128,30 +123,12 @@ class Exchanging:
             raise outcome.error
         return Exchanged(
             question=self.question,
-            answer=ended_answer(self.answer, outcome),
+            answer=self.storing.ended(outcome),
             omitted_turns=self.omitted_turns,
             outcome=outcome,
             parameters=self.answering.call.chat.parameters,
             levels=self.answering.call.permit.levels,
         )
-
-
-def ended_answer(answer: Message, outcome: Outcome) -> Message:
-    """The answer with everything its call brought."""
-    error = outcome.error
-    return replace(
-        answer,
-        content=outcome.text,
-        parts=stored_parts(outcome.parts),
-        status=_ENDED_AS[outcome.status],
-        finish_reason=outcome.finish_reason.value,
-        model=outcome.model.name if outcome.model else None,
-        usage=outcome.usage,
-        cost_micro_usd=outcome.cost_micro_usd,
-        cached=outcome.cache not in (None, CacheUse.MISS),
-        error={"code": error.specific_code, "message": error.message} if error else None,
-        completed_at=outcome.ended_at,
-    )
 
 
 async def prepare(principal: Principal, question: Question, dialogs: DialogPorts, meter: TokenMeter) -> Prepared:
@@ -165,7 +142,7 @@ async def prepare(principal: Principal, question: Question, dialogs: DialogPorts
     parent_id = path[-1].id if path else None
     asked = new_question(dialog, parent_id, question.content, question.request_id, dialogs.clock())
     context = _context(dialog, [*path, asked], route, parameters, meter)
-    messages = _as_chat(dialog.system_prompt, context.messages)
+    messages = _as_chat(_system_prompt(dialog, path), context.messages)
     chat = ChatRequest(messages=messages, parameters=parameters, stream=question.stream)
     return Prepared(question=asked, route=route, chat=chat, omitted_turns=context.omitted_turns)
 
@@ -194,20 +171,21 @@ async def put(
 ) -> Exchanging:
     """Put a prepared question to its model. Raises QuotaExceeded."""
     asked = prepared.question
-    answer = unanswered(asked)
+    storing = Storing(asked=(asked,), answer=unanswered(asked))
+    answer = storing.answer
     call = Call(
         principal=principal,
         route=prepared.route,
         chat=prepared.chat,
         endpoint=endpoint,
         request_id=asked.request_id or "",
-        opening=(MessagesAdded(messages=(asked, answer)), *_claimed(keeping, answer)),
-        noting=lambda outcome: (AnswerNoted(tenant_id=answer.tenant_id, message_id=answer.id, content=outcome.text),),
+        opening=(*storing.opening(), *_claimed(keeping, answer)),
+        noting=storing.noting,
         closing=lambda outcome: _ended(
             keeping,
             Exchanged(
                 question=asked,
-                answer=ended_answer(answer, outcome),
+                answer=storing.ended(outcome),
                 omitted_turns=prepared.omitted_turns,
                 outcome=outcome,
                 parameters=prepared.chat.parameters,
@@ -219,7 +197,7 @@ async def put(
         cache=cache,
     )
     answering = await begin(call, completions)
-    return Exchanging(question=asked, answer=answer, omitted_turns=prepared.omitted_turns, answering=answering)
+    return Exchanging(question=asked, storing=storing, omitted_turns=prepared.omitted_turns, answering=answering)
 
 
 def _claimed(keeping: Keeping | None, answer: Message) -> Sequence[Record]:
@@ -246,9 +224,17 @@ async def _history(principal: Principal, question: Question, ports: DialogPorts)
         path = await uow.dialogs.path(dialog.id, leaf, limit=MAX_HISTORY)
     if not path:
         raise NotFound("The parent message is not in this dialog.", param="parent_id")
-    if path[-1].role is not MessageRole.ASSISTANT or path[-1].status is MessageStatus.IN_PROGRESS:
+    is_question = path[-1].role is not MessageRole.ASSISTANT and question.parent_id is not None
+    if is_question or path[-1].status is MessageStatus.IN_PROGRESS:
         raise InvalidRequest("parent_id must name an answer that has ended.", param="parent_id")
     return dialog, path
+
+
+def _system_prompt(dialog: Dialog, path: Sequence[Message]) -> str | None:
+    """The dialog's own; where it has none, the instructions that its last answer was asked for with."""
+    if dialog.system_prompt or not path:
+        return dialog.system_prompt
+    return instructions_of(path[-1])
 
 
 def _context(
@@ -259,7 +245,7 @@ def _context(
     budget = model.context_window - _kept_for_answer(model, parameters)
     if dialog.system_prompt:
         budget -= _tokens(dialog.system_prompt, model, meter)
-    context = fitted(path, {each.id: _tokens(each.content, model, meter) for each in path}, budget)
+    context = fitted(path, {each.id: _tokens(_words(each), model, meter) for each in path}, budget)
     if context.messages:
         return context
     question = path[-1]
@@ -270,6 +256,11 @@ def _context(
             code="context_length_exceeded",
         )
     return Context(messages=(question,), omitted_turns=context.omitted_turns - 1)
+
+
+def _words(message: Message) -> str:
+    """Everything there is to count in a message; files by their length, which is more than they cost."""
+    return str(message.parts) if message.parts else message.content
 
 
 def _tokens(text: str, model: Model, meter: TokenMeter) -> int:
@@ -286,16 +277,3 @@ def _as_chat(system_prompt: str | None, messages: Sequence[Message]) -> tuple[Ch
     system = (ChatMessage(role=ChatRole.SYSTEM, text=system_prompt),) if system_prompt else ()
     # An answer that has no words (cut off, or refused) is no part of a conversation: providers refuse empty messages.
     return (*system, *(chat_message(each) for each in messages if each.content or each.parts))
-
-
-def chat_message(message: Message) -> ChatMessage:
-    """A stored message as a model is told it."""
-    parts = tuple(map(part_from, message.parts))
-    return ChatMessage(role=ChatRole(message.role.value), text=message.content, parts=parts)
-
-
-def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
-    """The parts of a message as they are stored: none where it is one plain text."""
-    if all(isinstance(part, Text) for part in parts):
-        return ()
-    return tuple(map(part_body, parts))
