@@ -71,6 +71,27 @@ def stops_field(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(stops)
 
 
+def object_at(value: Any, where: str) -> Mapping[str, Any]:
+    """An object, at a place deep in a body."""
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{where} must be an object.", param=where)
+    return value
+
+
+def list_at(value: Any, where: str) -> list[Any]:
+    """A list, at a place deep in a body; null is an empty one."""
+    if value is not None and not isinstance(value, list):
+        raise InvalidRequest(f"{where} must be a list.", param=where)
+    return value or []
+
+
+def text_at(value: Any, where: str) -> str:
+    """A string, at a place deep in a body."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{where} must be a string.", param=where)
+    return value
+
+
 def messages_field(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A list of message objects with something in it."""
     messages = body.get("messages")
