@@ -59,10 +59,12 @@ class Provider:
             case ProviderKind.ANTHROPIC:
                 return (WireFormat.MESSAGES,)
             case ProviderKind.GOOGLE:
-                return (WireFormat.GENERATE_CONTENT,)
+                return (WireFormat.GENERATE_CONTENT, WireFormat.EMBED_CONTENT, WireFormat.BATCH_EMBED_CONTENTS)
             case ProviderKind.OPENAI if self.responses or (self.responses is None and self.name == "openai"):
-                return (WireFormat.CHAT_COMPLETIONS, WireFormat.RESPONSES)
-            case ProviderKind.OPENAI | ProviderKind.BUILTIN:
+                return (WireFormat.CHAT_COMPLETIONS, WireFormat.EMBEDDINGS, WireFormat.RESPONSES)
+            case ProviderKind.OPENAI:
+                return (WireFormat.CHAT_COMPLETIONS, WireFormat.EMBEDDINGS)
+            case ProviderKind.BUILTIN:
                 return (WireFormat.CHAT_COMPLETIONS,)
 
 
@@ -207,6 +209,7 @@ class CachePolicy:
 class Model:
     """A row of the catalog. `name` is what clients call it, `upstream` what its provider does.
 
+    A model of embeddings takes its window for each of its inputs, and its `max_output` is 0.
     `output_reserve`: output tokens that a call without a maximum of its own holds (and is capped at), and the step in
     which long streams extend their hold; None: the model's maximum at once. `deployments` are other places where it can
     be called at the same price; `weight` is that of its own. `cache` None: answers are cached only where asked for.

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from src.domain.catalog.model import Capabilities
+from src.domain.catalog.model import Capabilities, Route
 from src.domain.completion.content import Media, MediaKind, Part, ToolResult
 from src.domain.completion.model import ChatRequest
+from src.shared.errors import InvalidRequest
 
 _FILES = {
     MediaKind.IMAGE: "images",
@@ -14,14 +15,29 @@ _FILES = {
 }
 
 
+def refuse_other_jobs(route: Route, chat: ChatRequest) -> None:
+    """Raises InvalidRequest where none of the models does what is asked at all: answer, or make vectors."""
+    if any(model.capabilities.embeddings is (chat.embedding is not None) for model in route.models):
+        return
+    if chat.embedding is None:
+        way_out = "makes vectors and answers nothing: call /v1/embeddings."
+    else:
+        way_out = "answers and makes no vectors: use a model of embeddings."
+    raise InvalidRequest(f"The model {route.name!r} {way_out}", param="model")
+
+
 def beyond(capabilities: Capabilities, chat: ChatRequest) -> tuple[str, ...]:
     """What the request needs and a model with these capabilities has not, in their own words."""
+    if capabilities.embeddings and chat.embedding is None:
+        return ("answers",)
     return tuple(need for need in needs(chat) if not getattr(capabilities, need, True))
 
 
 def needs(chat: ChatRequest) -> list[str]:
     """Names of capabilities. What no capability names (like video) the provider knows best."""
     found = dict.fromkeys(_FILES[part.kind] for message in chat.messages for part in _files(message.parts))
+    if chat.embedding is not None:
+        found["embeddings"] = None
     if chat.tools:
         found["tools"] = None
     if chat.parameters.response_format is not None:

@@ -321,10 +321,10 @@ class Answering:
         return [each for each in able if await self._fits(each.model)] or able
 
     async def _fits(self, model: Model) -> bool:
-        """Whether the prompt is within the model's window: counted where its upper bound is not."""
-        if len(self.call.route.models) == 1 or self._prompt_bound <= model.context_window:
-            return True
-        return await self._ports.meter.prompt_estimate(self.call.chat, model) <= model.context_window
+        """Whether the prompt is within the model's window (of which several have one each): counted if need be."""
+        window = model.context_window * self.call.chat.prompts
+        surely = len(self.call.route.models) == 1 or self._prompt_bound <= window
+        return surely or await self._ports.meter.prompt_estimate(self.call.chat, model) <= window
 
     def _written_tokens(self) -> int:
         model = self._trace.answering
@@ -354,8 +354,7 @@ class Answering:
     async def _completed(self, finished: Finished) -> Outcome:
         model = self._trace.answering
         assert model is not None  # noqa: S101 - somebody said Finished
-        fault = fault_of(finished.usage, model)
-        usage = finished.usage
+        usage, fault = finished.usage, fault_of(finished.usage, model, self.call.chat.prompts)
         if usage is None or fault:
             usage = await self._counted(self._progress.delivered(), model)
         return replace(
@@ -366,6 +365,7 @@ class Answering:
             wire=finished.wire,
             told_parts=finished.parts,
             stop_sequence=finished.stop_sequence,
+            vectors=finished.vectors,
             flags=(fault,) if fault else (),
         )
 

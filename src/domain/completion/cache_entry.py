@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,7 @@ from src.shared.ids import new_id
 from src.shared.money import MicroDollars
 
 MAX_ENTRY_BYTES = 1024 * 1024
-FORM = 2
+FORM = 3
 """Raised whenever entries or keys change: what was kept before is not found any more."""
 
 _WITHOUT_MEANING = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
@@ -104,7 +104,7 @@ def _wire(wire: WireBody, *, stream: bool) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An answer as it is kept: its words, or what was relayed, `chunks` of a stream and the bytes that ended it.
+    """An answer as it is kept: its words or vectors, or what was relayed, `chunks` of a stream and its last bytes.
 
     `parts` where it is more than one text.
     """
@@ -117,10 +117,11 @@ class Entry:
     dropped: tuple[str, ...] = ()
     chunks: bytes = b""
     wire: bytes | None = None
+    vectors: tuple[bytes, ...] = ()
 
     def packed(self) -> bytes:
         """As bytes, for a cache."""
-        text = self.text.encode("utf-8", "surrogatepass")
+        pieces = (self.text.encode("utf-8", "surrogatepass"), self.chunks, self.wire, *self.vectors)
         head = {
             "form": FORM,
             "model": self.model,
@@ -128,9 +129,9 @@ class Entry:
             "finish_reason": self.finish_reason,
             "parts": [part_body(part) for part in self.parts],
             "dropped": self.dropped,
-            "sizes": [len(text), len(self.chunks), None if self.wire is None else len(self.wire)],
+            "sizes": [None if piece is None else len(piece) for piece in pieces],
         }
-        return b"".join((json.dumps(head).encode(), b"\n", text, self.chunks, self.wire or b""))
+        return b"".join((json.dumps(head).encode(), b"\n", *(piece or b"" for piece in pieces)))
 
     def outcome(self, call: Call, use: CacheUse, now: datetime) -> Outcome:
         """The end of a call that is given this answer: it used nothing and costs nothing."""
@@ -149,6 +150,7 @@ class Entry:
             deltas=self._deltas(),
             dropped=self.dropped,
             cache=use,
+            vectors=self.vectors,
         )
 
     def _deltas(self) -> tuple[Delta, ...]:
@@ -169,21 +171,29 @@ def unpacked(data: bytes) -> Entry | None:
     head, _, body = data.partition(b"\n")
     try:
         told = json.loads(head)
-        text, chunks, wire = told["sizes"]
-        if told["form"] != FORM or len(body) != text + chunks + (wire or 0):
+        if told["form"] != FORM or len(body) != sum(size or 0 for size in told["sizes"]):
             return None
+        text, chunks, wire, *vectors = _cut(body, told["sizes"])
         return Entry(
             model=told["model"],
             upstream_model=told["upstream_model"],
             finish_reason=FinishReason(told["finish_reason"]),
-            text=body[:text].decode("utf-8", "surrogatepass"),
+            text=(text or b"").decode("utf-8", "surrogatepass"),
             parts=tuple(part_from(part) for part in told["parts"]),
             dropped=tuple(told["dropped"]),
-            chunks=body[text : text + chunks],
-            wire=None if wire is None else body[text + chunks :],
+            chunks=chunks or b"",
+            wire=wire,
+            vectors=tuple(vector or b"" for vector in vectors),
         )
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def _cut(body: bytes, sizes: Sequence[int | None]) -> Iterator[bytes | None]:
+    start = 0
+    for size in sizes:
+        yield None if size is None else body[start : start + size]
+        start += size or 0
 
 
 def entry_of(call: Call, outcome: Outcome) -> Entry | None:
@@ -200,6 +210,7 @@ def entry_of(call: Call, outcome: Outcome) -> Entry | None:
         dropped=outcome.dropped,
         chunks=chunks,
         wire=outcome.wire,
+        vectors=outcome.vectors,
     )
     return entry if len(entry.packed()) <= MAX_ENTRY_BYTES else None
 

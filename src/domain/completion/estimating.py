@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from src.domain.catalog.model import Model, Usage
+from src.domain.completion.abilities import refuse_other_jobs
 from src.domain.completion.holding import Plan, plan_hold
 from src.domain.completion.model import Call, UpstreamRequest
 from src.domain.completion.use_cases import CompletionPorts
@@ -72,7 +73,11 @@ class Estimate:
 
 
 async def estimate(call: Call, ports: CompletionPorts, open_reading: OpenUnitOfWork) -> Estimate:
-    """The call as it would be admitted or refused now. Nothing is written, held or called."""
+    """The call as it would be admitted or refused now. Nothing is written, held or called.
+
+    Raises InvalidRequest for a model that is for something else.
+    """
+    refuse_other_jobs(call.route, call.chat)
     answers = ports.answers
     plan = await plan_hold(call, answers.meter, answers.clock, answers.holding)
     request = plan.request

@@ -92,8 +92,10 @@ def _outputs(call: Call) -> tuple[int, int]:
     """How much output to hold at first, and in all.
 
     A model's reserve bounds what is held at first. A whole answer cannot grow: without a maximum of its own it is
-    capped at the reserve; with one, all of it is held.
+    capped at the reserve; with one, all of it is held. Vectors are no output.
     """
+    if call.chat.embedding is not None:
+        return 0, 0
     parameters = call.chat.parameters
     models = call.route.models
     most = max(model.max_output for model in models)

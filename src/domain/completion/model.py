@@ -80,8 +80,23 @@ class WireBody:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingWish:
+    """Vectors are wanted instead of an answer, one for each message. `dimensions` None: as many as the model has.
+
+    `tokens` are those of inputs that came as tokens instead of text, `titles` those of documents, which are read too.
+    """
+
+    dimensions: int | None = None
+    tokens: int = 0
+    titles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A conversation to continue. Where `wire` is there, the rest is the same request in our words."""
+    """A conversation to continue, or inputs of which to make vectors.
+
+    Where `wire` is there, the rest is the same request in our words.
+    """
 
     messages: tuple[ChatMessage, ...]
     parameters: Parameters = Parameters()
@@ -89,6 +104,12 @@ class ChatRequest:
     tool_choice: ToolChoice = ToolChoice()
     stream: bool = False
     wire: WireBody | None = None
+    embedding: EmbeddingWish | None = None
+
+    @property
+    def prompts(self) -> int:
+        """How many texts a model reads, each of which must fit into its window."""
+        return 1 if self.embedding is None else len(self.messages)
 
     @property
     def is_plain(self) -> bool:
@@ -159,7 +180,7 @@ class Finished:
 
     `wire` holds the bytes to hand on once the call is settled: the whole body, or a stream's last events. `parts` is
     the whole answer in our words, where wire chunks were handed on and somebody will want to store it.
-    `stop_sequence`: the one that it stopped at, where that is known.
+    `stop_sequence`: the one that it stopped at, where that is known. `vectors`: see Outcome.
     """
 
     reason: FinishReason
@@ -168,6 +189,7 @@ class Finished:
     wire: bytes | None = None
     parts: tuple[Part, ...] = ()
     stop_sequence: str | None = None
+    vectors: tuple[bytes, ...] = ()
 
 
 UpstreamEvent = Dropped | Delta | Finished
@@ -255,9 +277,11 @@ class CacheWish:
 class Outcome:
     """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer.
 
-    `deltas` are the pieces in which it was delivered, `id` is what its client knows it by. `output_cap` is what the quota shrank the
+    `deltas` are the pieces in which it was delivered, `id` is what its client knows it by.
+    `output_cap` is what the quota shrank the
     output to, `prompt_estimate` our own count of the prompt, where the call was to keep it. `cache` is None where the
     response cache was off. `dropped` names parameters that a translation left out. `told_parts`: see Finished.parts.
+    `vectors` are those that were asked for, in the order of their inputs: float32, little-endian.
     """
 
     id: UUID
@@ -280,6 +304,7 @@ class Outcome:
     dropped: tuple[str, ...] = ()
     stop_sequence: str | None = None
     told_parts: tuple[Part, ...] = ()
+    vectors: tuple[bytes, ...] = ()
 
     @property
     def parts(self) -> tuple[Part, ...]:

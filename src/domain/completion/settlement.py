@@ -12,10 +12,10 @@ USAGE_ABSURD = "usage_absurd"
 OVER_HOLD = "over_hold"
 
 
-def is_plausible(usage: Usage, model: Model) -> bool:
-    """Not negative, caches within the input, and no more than the model could ever take or give."""
+def is_plausible(usage: Usage, model: Model, prompts: int = 1) -> bool:
+    """Not negative, caches within the input, and no more than the model could ever take or give for as many prompts."""
     parts = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
-    most = model.context_window + model.max_output
+    most = model.context_window * prompts + model.max_output
     return (
         min(parts) >= 0
         and usage.cache_read_tokens + usage.cache_write_tokens <= usage.input_tokens
@@ -24,11 +24,11 @@ def is_plausible(usage: Usage, model: Model) -> bool:
     )
 
 
-def fault_of(reported: Usage | None, model: Model) -> str | None:
+def fault_of(reported: Usage | None, model: Model, prompts: int = 1) -> str | None:
     """Why a report cannot be charged by: it is missing (a prompt of no tokens is no report) or cannot be true."""
     if reported is None or reported.total_tokens == 0:
         return USAGE_MISSING
-    return None if is_plausible(reported, model) else USAGE_ABSURD
+    return None if is_plausible(reported, model, prompts) else USAGE_ABSURD
 
 
 def closing_of(call: Call, hold: Hold, outcome: Outcome) -> Closing:

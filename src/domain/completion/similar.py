@@ -27,8 +27,8 @@ class Question:
 
 
 def question_of(call: Call, policy: CachePolicy) -> Question | None:
-    """None where the policy is exact, or where the user's words are not the last or not one text."""
-    if policy.similarity is None:
+    """None where the policy is exact, for vectors, or where the user's words are not the last or not one text."""
+    if policy.similarity is None or call.chat.embedding is not None:
         return None
     said = _reworded(call.chat, lambda text: " ".join(signs_of(text)))
     if said is None:

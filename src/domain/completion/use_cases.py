@@ -7,6 +7,7 @@ from uuid import UUID
 
 from src.domain.catalog.model import Catalog, Route
 from src.domain.catalog.ports import CatalogView
+from src.domain.completion.abilities import refuse_other_jobs
 from src.domain.completion.answer import Answer
 from src.domain.completion.answering import Answering, AnswerPorts
 from src.domain.completion.caching import AnswerCache
@@ -123,9 +124,10 @@ def resolve(catalog: Catalog, principal: Principal, name: str | None) -> Route:
 async def begin(call: Call, ports: CompletionPorts) -> Answer:
     """The answer from the cache; else hold the worst case and start generating: that goes on in a task of its own.
 
-    Raises LimitReached, QuotaExceeded or Unavailable, and what failed for an identical call that was waited for; then
-    nothing was called and nothing is owed.
+    Raises LimitReached, QuotaExceeded or Unavailable, InvalidRequest for a model that is for something else, and what
+    failed for an identical call that was waited for; then nothing was called and nothing is owed.
     """
+    refuse_other_jobs(call.route, call.chat)
     ports.keeper.admit()
     permit = await ports.limiter.admit(
         call.principal, call.route.name, lambda: likely_tokens(call, ports.answers.meter)
