@@ -74,12 +74,16 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
-    """What a tool gave back. It stands in a user's message, however the client's format calls it."""
+    """What a tool gave back. It stands in a user's message, however the client's format calls it.
+
+    `is_custom`: the tool was called with free text.
+    """
 
     call_id: str
     content: "tuple[Text | Media, ...]"
     name: str | None = None
     is_error: bool = False
+    is_custom: bool = False
 
     @property
     def text(self) -> str:

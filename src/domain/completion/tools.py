@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 
 
@@ -18,6 +19,22 @@ class Tool:
     schema: Mapping[str, Any] = field(default_factory=dict)
     strict: bool | None = None
     is_custom: bool = False
+
+
+MAX_TOOL_NAME = 64
+DEFAULT_NAMESPACE = "functions"
+"""Tools of this namespace are called as if they had none."""
+
+
+def flat_name(namespace: str | None, name: str) -> str:
+    """The name of a tool of a namespace, for models that know of no namespaces; the same for the same."""
+    if not namespace or namespace == DEFAULT_NAMESPACE:
+        return name
+    flat = f"{namespace}{'' if namespace.endswith('__') else '__'}{name}"
+    if len(flat) <= MAX_TOOL_NAME:
+        return flat
+    mark = sha256(flat.encode(errors="replace")).hexdigest()[:8]
+    return f"{flat[: MAX_TOOL_NAME - len(mark) - 1]}_{mark}"
 
 
 class ToolUse(StrEnum):
