@@ -26,12 +26,15 @@ from src.api.routes import (
     catalog_admin,
     chat,
     compatible,
+    conversations,
     dialogs,
     estimates,
+    gemini,
     health,
     models,
     quotas,
     rate_limits,
+    responses,
     tokens,
 )
 from src.domain.completion.use_cases import TaskKeeper
@@ -61,7 +64,14 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
             gc.unfreeze()  # in a process that goes on, what this application leaves is garbage like any other
 
     app = FastAPI(title="LLM Gateway", version=VERSION, lifespan=lifespan, redirect_slashes=False)
-    for router in (health.router, chat.router, compatible.router, models.compatible):
+    for router in (
+        health.router,
+        chat.router,
+        compatible.router,
+        responses.router,
+        conversations.router,
+        models.compatible,
+    ):
         app.include_router(router)
     for router in (
         auth.router,

@@ -8,6 +8,7 @@ from src.shared.errors import InvalidRequest
 MAX_TOKENS = 100_000_000
 MAX_MESSAGES = 100_000
 MAX_STOPS = 64
+MAX_METADATA = 16
 
 
 def text_field(body: Mapping[str, Any], name: str, *, longest: int) -> str | None:
@@ -111,6 +112,22 @@ def sampling_fields(body: Mapping[str, Any]) -> dict[str, Any]:
         "temperature": number_field(body, "temperature", least=0, most=2),
         "top_p": number_field(body, "top_p", least=0, most=1),
     }
+
+
+def metadata_field(body: Mapping[str, Any]) -> dict[str, str]:
+    """A few short texts by name; absent is none."""
+    metadata = body.get("metadata")
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict) or len(metadata) > MAX_METADATA:
+        raise InvalidRequest(f"metadata must be an object of at most {MAX_METADATA} texts.", param="metadata")
+    for name, value in metadata.items():
+        if not isinstance(value, str) or len(name) > 64 or len(value) > 512:
+            raise InvalidRequest(
+                f"metadata.{name[:64]} must be a string of at most 512 characters, under a name of at most 64.",
+                param="metadata",
+            )
+    return metadata
 
 
 def dropped_header(dropped: tuple[str, ...]) -> dict[str, str]:

@@ -163,24 +163,19 @@ async def add_to_conversation(
     return messages
 
 
-async def take_from_conversation(
-    principal: Principal, dialog_id: DialogId, message_id: MessageId, place: int | None, ports: DialogPorts
+async def change_conversation(
+    principal: Principal, dialog_id: DialogId, message_id: MessageId, left: ChatMessage | None, ports: DialogPorts
 ) -> Dialog:
-    """Remove one part of a message, or (None, or its only one) the message; what follows it stays. Raises NotFound."""
+    """Leave only this of a message, or nothing; what follows it stays. Raises NotFound."""
     async with ports.open_uow(principal.tenant_id) as uow:
         dialog = await own_dialog(uow, principal, dialog_id)
         message = await uow.dialogs.message(dialog.id, message_id)
         if message is None or message.status is MessageStatus.IN_PROGRESS:
             raise NotFound("No such item.")
-        parts = list(message.all_parts)
-        if place is not None and place >= len(parts):
-            raise NotFound("No such item.")
-        if place is None or len(parts) == 1:
+        if left is None:
             await uow.dialogs.remove(message)
         else:
-            left = [*parts[:place], *parts[place + 1 :]]
-            words = "\n".join(part["text"] for part in left if part["type"] in ("text", "refusal"))
-            await uow.dialogs.change(replace(message, content=words, parts=left))
+            await uow.dialogs.change(replace(message, content=left.text, parts=stored_parts(left.all_parts)))
         await uow.commit()
     return dialog
 
