@@ -34,6 +34,19 @@ _DEFAULTS: dict[str, Any] = {
     "truncation": "disabled",
     "store": True,
     "metadata": {},
+    "access_programs": None,
+    "image": None,
+    "prompt_cache_options": {"mode": "implicit", "ttl": "30m"},
+}
+_TOOL_USAGE = {
+    "image_gen": {
+        "input_tokens": 0,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+        "output_tokens": 0,
+        "output_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+        "total_tokens": 0,
+    },
+    "web_search": {"num_requests": 0},
 }
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -93,6 +106,10 @@ def response_json(plan: Plan, *, output: list[dict[str, Any]], status: str | Non
         **_DEFAULTS,
         **given,
         "conversation": _conversation(body.get("conversation")),
+        "input_transformations": [],
+        "moderation": None,
+        "prompt_cache_diagnostics": None,
+        "tool_usage": _TOOL_USAGE,
         "model": plan.model,
         "output": output,
         "reasoning": {"effort": None, "summary": None, **(body.get("reasoning") or {})},

@@ -79,7 +79,7 @@ class Events:
         half = len(arguments) // 2
         for piece in (arguments[:half], arguments[half:]):
             yield self._event("response.function_call_arguments.delta", **at, delta=piece, **self._obfuscation())
-        yield self._event("response.function_call_arguments.done", **at, arguments=arguments, name=item["name"])
+        yield self._event("response.function_call_arguments.done", **at, arguments=arguments)
 
     def _open_text(self, index: int, item: Json) -> Iterator[bytes]:
         yield self._added(index, item, status="in_progress", content=[])

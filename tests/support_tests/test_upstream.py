@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
 import httpx2
 import openai
 import pytest
-import pytest_asyncio
 from google import genai
 from google.genai import errors as google_errors
 from google.genai import types as google_types
@@ -32,29 +30,6 @@ from tests.support.upstream import (
 
 QUESTION: list[Any] = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello there"}]
 WEATHER = ToolCall(name="weather", arguments={"city": "Riga"})
-
-
-@pytest_asyncio.fixture
-async def openai_client(upstream: Upstream) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=upstream.openai_base_url, api_key="sk", max_retries=0, _strict_response_validation=True
-    ) as client:
-        yield client
-
-
-@pytest_asyncio.fixture
-async def anthropic_client(upstream: Upstream) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(
-        base_url=upstream.anthropic_base_url, api_key="sk", max_retries=0, _strict_response_validation=True
-    ) as client:
-        yield client
-
-
-@pytest_asyncio.fixture
-async def google_client(upstream: Upstream) -> AsyncIterator[genai.Client]:
-    async with httpx2.AsyncClient() as http:
-        options = google_types.HttpOptions(base_url=upstream.google_base_url, httpx_async_client=http)
-        yield genai.Client(api_key="sk", http_options=options)
 
 
 async def openai_stream(client: openai.AsyncOpenAI, **options: Any) -> list[Any]:
