@@ -27,6 +27,8 @@ async def gateway(request: Request) -> Gateway:
     return found
 
 
+_GOOGLES_PATHS = ("/v1beta/", "/v1/models", "/v1/tunedModels/")
+
 GatewayDep = Annotated[Gateway, Depends(gateway)]
 
 
@@ -45,12 +47,17 @@ def credential_of(request: Request) -> str:
     authorization = headers.get("authorization", "")
     scheme, _, bearer = authorization.partition(" ")
     found = bearer.strip() if scheme.lower() == "bearer" else ""
-    found = found or headers.get("x-api-key", "") or headers.get("x-goog-api-key", "")
+    found = found or headers.get("x-api-key", "") or headers.get("x-goog-api-key", "") or _key_in_query(request)
     if not found:
         raise Unauthenticated("Send a credential: Authorization: Bearer <JWT or API key>, or x-api-key.")
     if len(found) > MAX_CREDENTIAL:
         raise Unauthenticated(f"The credential is longer than {MAX_CREDENTIAL} characters.")
     return found
+
+
+def _key_in_query(request: Request) -> str:
+    """Google's clients may write it into the address. Elsewhere nobody does, and addresses are not kept secret."""
+    return request.query_params.get("key", "") if request.scope["path"].startswith(_GOOGLES_PATHS) else ""
 
 
 async def principal(request: Request, gateway: GatewayDep) -> Principal:

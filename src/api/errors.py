@@ -89,7 +89,7 @@ _NEVER_RETRY = (QuotaExceeded, Conflict)
 
 def dialect_of(path: str, headers: Container[str] = ()) -> Dialect:
     """Which dialect a request is made in: told by its path, and where two share a path by a header."""
-    if path.startswith("/v1beta/"):
+    if path.startswith(("/v1beta/", "/v1/tunedModels/")):
         return Dialect.GEMINI
     if path.startswith("/v1/models"):
         if "anthropic-version" in headers:

@@ -70,6 +70,8 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
         compatible.router,
         responses.router,
         conversations.router,
+        gemini.router,
+        models.gemini,
         models.compatible,
     ):
         app.include_router(router)

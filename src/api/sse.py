@@ -13,6 +13,8 @@ from src.shared.errors import GatewayError
 
 KEEPALIVE_S = 15.0
 KEEPALIVE = b": keepalive\n\n"
+BLANK = b"\n\n"
+"""Keeps alive the streams of clients that take comments for data, as Google's do."""
 STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -38,8 +40,10 @@ class EventStream(Response):
         *,
         headers: Callable[[], Mapping[str, str]],
         failed: Callable[[GatewayError], Response],
+        keepalive: bytes = KEEPALIVE,
     ) -> None:
         self._events = events
+        self._keepalive = keepalive
         self._late_headers = headers
         self._more_headers = dict(STREAM_HEADERS)
         self._failed = failed
@@ -84,12 +88,12 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _keep_alive(self, send: Send) -> None:
-        """A comment whenever nothing was sent for a while: proxies cut connections that are silent."""
+        """A sign of life whenever nothing was sent for a while: proxies cut connections that are silent."""
         seen = 0
         while True:
             await asyncio.sleep(KEEPALIVE_S)
             if 0 < self._sent == seen:
-                await send({"type": "http.response.body", "body": KEEPALIVE, "more_body": True})
+                await send({"type": "http.response.body", "body": self._keepalive, "more_body": True})
             seen = self._sent
 
 

@@ -67,13 +67,15 @@ class Writer(Protocol):
 class Door:
     """One compatible endpoint: its dialect and how it writes an answer of the given id.
 
-    `names` are the dialect's names of parameters, where it has others than the domain.
+    `names` are the dialect's names of parameters, where it has others than the domain. `keepalive` is what its clients
+    pass over while they wait.
     """
 
     dialect: Dialect
     endpoint: str
     writer: Callable[[ParsedRequest, UUID], Writer]
     names: Mapping[str, str] = field(default_factory=dict)
+    keepalive: bytes = KEEPALIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +197,7 @@ async def serve(
     async def attach(found: Claimed) -> EventStream:
         answering = gateway.completions.running.find(found.hold_id)
         if answering is None:
-            return EventStream(_elsewhere(found.claim, serving), headers=dict, failed=_failed(serving))
+            return _events_of(_elsewhere(found.claim, serving), serving, dict)
         if found.claim.weak and answering.is_stopping:  # its listeners left it, and nothing of it will be kept
             await answering.outcome()
             raise KeyTaken("The first request with this X-Client-Request-Id was given up.")
@@ -210,7 +212,13 @@ def _stream(answering: Answer, serving: Serving) -> EventStream:
         told = _headers(answering.model, answering.attempts, answering.output_cap)
         return told | dropped_header(dropped) | cache_header(answering.cache)
 
-    return EventStream(_events(answering, serving), headers=headers, failed=_failed(serving))
+    return _events_of(_events(answering, serving), serving, headers)
+
+
+def _events_of(
+    events: AsyncGenerator[bytes], serving: Serving, headers: Callable[[], Mapping[str, str]]
+) -> EventStream:
+    return EventStream(events, headers=headers, failed=_failed(serving), keepalive=serving.door.keepalive)
 
 
 def _failed(serving: Serving) -> Callable[[GatewayError], Response]:
@@ -331,7 +339,7 @@ async def _elsewhere(claim: Claim, serving: Serving) -> AsyncGenerator[bytes]:
                     async for data in events:
                         yield data
                 return
-            yield KEEPALIVE
+            yield serving.door.keepalive
             waited = True
             await asyncio.sleep(WAIT_S)
         raise Unavailable("The first request with this Idempotency-Key did not end in time; try again later.")

@@ -1,6 +1,6 @@
 """What can be called, natively and in the dialects' own shapes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +10,8 @@ from starlette.responses import Response
 
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, PrincipalDep
+from src.api.dialects.gemini_models import RESOURCES, GooglePageDep, gemini_model
+from src.api.errors import Dialect, dialect_of
 from src.api.native import answer, everything
 from src.domain.catalog.model import Model, Price, Tier
 from src.domain.completion.use_cases import resolve
@@ -18,6 +20,7 @@ from src.shared.money import PER_MILLION
 
 native = APIRouter(prefix="/models", tags=["models"])
 compatible = APIRouter(prefix="/v1/models", tags=["compatible"])
+gemini = APIRouter(prefix="/v1beta/models", tags=["compatible"])
 
 _EPOCH = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
 
@@ -36,20 +39,48 @@ async def get_model(name: str, principal: PrincipalDep, gateway: GatewayDep) -> 
 
 
 @compatible.get("")
-async def list_compatible(request: Request, principal: PrincipalDep, gateway: GatewayDep) -> Response:
-    """The models that can be called now, in the caller's dialect (told by the anthropic-version header)."""
+async def list_compatible(
+    request: Request, principal: PrincipalDep, gateway: GatewayDep, page: GooglePageDep
+) -> Response:
+    """The models that can be called now, in the caller's dialect (told by its headers); pages are Google's."""
     names = list(_names(principal, gateway, ready_only=True))
-    if "anthropic-version" in request.headers:
-        return everything([_anthropic(name, gateway) for name in names])
-    return answer({"object": "list", "data": [_openai(name, gateway) for name in names]})
+    match _dialect(request):
+        case Dialect.ANTHROPIC:
+            return everything([_anthropic(name, gateway) for name in names])
+        case Dialect.GEMINI:
+            return answer(page.of(names, gateway.catalog.current()))
+        case _:
+            return answer({"object": "list", "data": [_openai(name, gateway) for name in names]})
 
 
 @compatible.get("/{name:path}")
 async def get_compatible(name: str, request: Request, principal: PrincipalDep, gateway: GatewayDep) -> Response:
     """One model in the caller's dialect."""
+    dialect = _dialect(request)
+    name = name.removeprefix(RESOURCES) if dialect is Dialect.GEMINI else name
     resolve(gateway.catalog.current(), principal, name)
-    shape = _anthropic if "anthropic-version" in request.headers else _openai
-    return answer(shape(name, gateway))
+    return answer(_SHAPES[dialect](name, gateway))
+
+
+@gemini.get("")
+async def list_gemini(principal: PrincipalDep, gateway: GatewayDep, page: GooglePageDep) -> Response:
+    """The models that can be called now, as Google lists them."""
+    return answer(page.of(list(_names(principal, gateway, ready_only=True)), gateway.catalog.current()))
+
+
+@gemini.get("/{name:path}")
+async def get_gemini(name: str, principal: PrincipalDep, gateway: GatewayDep) -> Response:
+    """One model, as Google shows it."""
+    name = name.removeprefix(RESOURCES)
+    resolve(gateway.catalog.current(), principal, name)
+    return answer(gemini_model(name, gateway.catalog.current()))
+
+
+def _dialect(request: Request) -> Dialect:
+    """A key in the address is Google's way, where no header says who asks."""
+    found = dialect_of(request.scope["path"], request.headers)
+    is_google = found is Dialect.OPENAI and "key" in request.query_params and "authorization" not in request.headers
+    return Dialect.GEMINI if is_google else found
 
 
 def _names(principal: Principal, gateway: Gateway, *, ready_only: bool) -> Iterator[str]:
@@ -135,3 +166,10 @@ def _anthropic(name: str, gateway: Gateway) -> dict[str, Any]:
         "created_at": datetime.fromtimestamp(_EPOCH, UTC),
         "lifecycle": model.lifecycle.value if model else "active",
     }
+
+
+_SHAPES: Mapping[Dialect, Callable[[str, Gateway], dict[str, Any]]] = {
+    Dialect.OPENAI: _openai,
+    Dialect.ANTHROPIC: _anthropic,
+    Dialect.GEMINI: lambda name, gateway: gemini_model(name, gateway.catalog.current()),
+}
