@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
 from src.domain.completion.model import Failure, Reply, ToldCount, UpstreamEvent, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
+from src.integrations.llm import embeddings
 from src.integrations.llm.anthropic_messages import AnthropicMessages
 from src.integrations.llm.builtin import BuiltinModel
 from src.integrations.llm.builtin_server import BuiltinServer
@@ -49,6 +50,8 @@ class ProviderModels(Upstreams):
 
     def chat_model(self, model: Model, provider: Provider) -> ChatModel:
         """Raises UpstreamFailed (credentials) where the provider's key, or the built-in model, is missing."""
+        if model.capabilities.embeddings:
+            return self._embedding_model(model, provider)
         if provider.kind is ProviderKind.BUILTIN:
             return self._builtin_model()
         api_key = self._api_key(provider)
@@ -82,6 +85,16 @@ class ProviderModels(Upstreams):
         if self._builtin is None:
             raise UpstreamFailed(Failure.CREDENTIALS, "The built-in model is switched off here.")
         return BuiltinModel(self._builtin, lambda base_url: self._openai(base_url, None, MAX_TOKENS))
+
+    def _embedding_model(self, model: Model, provider: Provider) -> ChatModel:
+        """Raises UpstreamFailed (unsupported) for providers that make no vectors."""
+        own = embeddings.FORMATS.get(provider.kind)
+        if own is None:
+            raise UpstreamFailed(Failure.UNSUPPORTED, f"The provider {provider.name} makes no vectors.")
+        api_key, base_url = self._api_key(provider), self._base_url(provider)
+        relay = partial(self._relay, headers=own.credentials(api_key) if api_key else {}, cap_field="")
+        relays = {each: partial(relay, each, base_url + path) for each, path in own.paths(model.upstream).items()}
+        return SameFormatRelayed(embeddings.TranslatedEmbeddings(relays[own.wire](), own), relays)
 
     def _openai(self, base_url: str, api_key: str | None, cap_field: str) -> ChatModel:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from src.domain.catalog.model import Model
 from src.domain.completion.content import part_body
-from src.domain.completion.model import ChatRequest
+from src.domain.completion.model import ChatRequest, EmbeddingWish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class Rates:
 
     request: int
     message: int
+    input: int
     tools: int
     image: int
     dear_image: int
@@ -32,6 +33,7 @@ class Rates:
 MOST = Rates(
     request=32,
     message=8,
+    input=8,
     # What a provider writes around tools: a system prompt of up to some 530 tokens at Anthropic.
     tools=600,
     # More than the largest picture costs at any provider but for one model: gpt-4o-mini counts up to 48,169.
@@ -46,6 +48,7 @@ MOST = Rates(
 LIKELY = Rates(
     request=3,
     message=4,
+    input=2,
     tools=50,
     image=1_000,
     dear_image=25_500,
@@ -133,6 +136,16 @@ def plain_prompt(chat: ChatRequest) -> Prompt:
         contents=tuple(message.text for message in chat.messages),
         most_tokens=MOST.request + MOST.message * turns,
         likely_tokens=LIKELY.request + LIKELY.message * turns,
+    )
+
+
+def inputs_of(chat: ChatRequest, wish: EmbeddingWish, *, framed: bool) -> Prompt:
+    """Of which vectors are to be made: texts, and tokens that count for themselves. Some models frame each of them."""
+    frames = len(chat.messages) if framed else 0
+    return Prompt(
+        contents=(*(message.text for message in chat.messages), *wish.titles),
+        most_tokens=wish.tokens + MOST.input * frames,
+        likely_tokens=wish.tokens + LIKELY.input * frames,
     )
 
 

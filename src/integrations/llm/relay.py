@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import orjson
@@ -27,9 +27,10 @@ from src.domain.completion.model import (
     WireChunk,
 )
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm import relay_anthropic, relay_failures, relay_openai
+from src.integrations.llm import embeddings_google, embeddings_openai, relay_anthropic, relay_failures, relay_openai
 from src.integrations.llm.bounds import ERROR_TIMEOUT_S, MAX_BODY_BYTES, MAX_ERROR_BYTES, MAX_STREAM_BYTES
 from src.integrations.llm.sse_bytes import EventSplitter, StreamReader, is_whole, parsed
+from src.integrations.llm.vectors import MAX_VECTORS_BYTES
 
 LARGE_REQUEST_BYTES = 1024 * 1024
 LINGER_S = 1.0
@@ -58,16 +59,24 @@ class Target:
     cap_field: str
 
 
+def _never_streams(*_: object) -> NoReturn:
+    raise UpstreamFailed(Failure.UNSUPPORTED, "The provider gives no streams of this.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """A wire format, as functions."""
+    """A wire format, as functions. A whole body has at most so many bytes."""
 
     body_for: Callable[[UpstreamRequest, Mapping[str, Any], str], dict[str, Any]]
     read_reply: Callable[[bytes], Reply]
-    read_delivered: Callable[[bytes], Delivered]
-    reader: Callable[[ChatRequest, WireBody], StreamReader]
+    read_delivered: Callable[[bytes], Delivered] = _never_streams
+    reader: Callable[[ChatRequest, WireBody], StreamReader] = _never_streams
+    most_bytes: int = MAX_BODY_BYTES
 
 
+_GOOGLE_VECTORS = _Format(
+    body_for=embeddings_google.body_for, read_reply=embeddings_google.read_reply, most_bytes=MAX_VECTORS_BYTES
+)
 _FORMATS = {
     WireFormat.CHAT_COMPLETIONS: _Format(
         body_for=relay_openai.body_for,
@@ -83,6 +92,11 @@ _FORMATS = {
         read_delivered=relay_anthropic.read_delivered,
         reader=lambda chat, wire: relay_anthropic.AnthropicReader(),
     ),
+    WireFormat.EMBEDDINGS: _Format(
+        body_for=embeddings_openai.body_for, read_reply=embeddings_openai.read_reply, most_bytes=MAX_VECTORS_BYTES
+    ),
+    WireFormat.EMBED_CONTENT: _GOOGLE_VECTORS,
+    WireFormat.BATCH_EMBED_CONTENTS: _GOOGLE_VECTORS,
 }
 
 
@@ -111,7 +125,7 @@ class Relay(ChatModel):
         response = await self._open(request)
         try:
             async with asyncio.timeout(self._read_timeout_s):
-                data = await _read_whole(response, MAX_BODY_BYTES)
+                data = await _read_whole(response, self._format.most_bytes)
         except _TRANSPORT_ERRORS as error:
             raise relay_failures.of_transport(error) from error
         finally:

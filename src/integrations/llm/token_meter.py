@@ -17,7 +17,7 @@ from functools import lru_cache
 from src.domain.catalog.model import Model
 from src.domain.completion.model import ChatRequest
 from src.domain.completion.ports import TokenMeter
-from src.integrations.llm.prompt_walk import Prompt, PromptWalk, body_of, plain_prompt
+from src.integrations.llm.prompt_walk import Prompt, PromptWalk, body_of, inputs_of, plain_prompt
 
 BYTES_IN_THREAD = 200_000
 """From this size on a prompt is measured in a thread (some milliseconds of CPU, without the interpreter's lock)."""
@@ -58,7 +58,7 @@ SMOLLM2 = Family(bound_factor=2.0, per_other_character=2.0)
 OTHERS = Family(bound_factor=1.5, per_other_character=0.5)
 
 _FAMILIES = (
-    (re.compile(r"gpt-3\.5|gpt-35|gpt-4(-|$)"), OLDER_OPENAI),
+    (re.compile(r"gpt-3\.5|gpt-35|gpt-4(-|$)|text-embedding-(3|ada)-"), OLDER_OPENAI),
     (re.compile(r"gpt-(4o|[4-9]\.\d|[5-9])|o[1-9](-|$)|chatgpt-|codex-"), OPENAI),
     (re.compile(r"claude"), ANTHROPIC),
     (re.compile(r"gemini|gemma"), GOOGLE),
@@ -85,7 +85,9 @@ class SplintrMeter(TokenMeter):
     async def _measured(self, chat: ChatRequest, model: Model, measure: Callable[[Prompt, Family], int]) -> int:
         """Small prompts at once, large ones in a thread."""
         family = family_of(model)
-        if chat.wire is None and chat.is_plain:
+        if chat.embedding is not None and chat.is_plain:
+            prompt = inputs_of(chat, chat.embedding, framed=not family.is_exact)
+        elif chat.wire is None and chat.is_plain:
             prompt = plain_prompt(chat)
         else:
             walk = PromptWalk(body_of(chat), model)
