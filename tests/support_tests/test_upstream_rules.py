@@ -14,6 +14,8 @@ COUNT, GOOGLE, EMBEDDINGS = "/v1/messages/count_tokens", "/v1beta/models/g:gener
 Json = dict[str, Any]
 USER: Json = {"role": "user", "content": "hello"}
 OBJECT: Json = {"type": "object", "properties": {}}
+UNSAID: Json = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {}}}
+ANY_TOOLS: list[Json] = [{"name": "f", "input_schema": OBJECT}]
 PNG: Json = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
 
 
@@ -175,6 +177,27 @@ REFUSED: list[tuple[str, Json, str]] = [
     (GOOGLE, google(said("x"), answered("f")), "the number of function response parts"),
     (GOOGLE, google(said("x"), called("f")), "Please ensure"),
     (GOOGLE, google(tools=[{"functionDeclarations": [{"name": "a b"}]}]), "Invalid function name"),
+    (CHAT, {"model": "m"}, "you must provide a messages parameter"),
+    (CHAT, chat(response_format={"type": "xml"}), "Invalid value: 'xml'"),
+    (CHAT, chat(image("https://example.org/a.png") | {"role": "system"}), "only allowed for messages with role 'user'"),
+    (CHAT, chat(USER, {"role": "assistant", "tool_calls": [UNSAID]}, answering("c1")), "expected a string"),
+    (RESPONSES, {"input": "x"}, "Missing required parameter: 'model'"),
+    (RESPONSES, responses(previous_response_id="resp_1"), "Previous response with id 'resp_1' not found"),
+    (RESPONSES, responses(tool_choice="required"), "Tool choice is only allowed"),
+    (RESPONSES, responses(text={"format": {"type": "xml"}}), "Invalid value: 'xml'"),
+    (RESPONSES, responses(call_item("c1") | {"arguments": {}}, output_item("c1")), "expected a string"),
+    (RESPONSES, responses(call_item("c1"), {"type": "function_call_output", "call_id": "c1"}), "'input[1].output'"),
+    (RESPONSES, responses({"role": "user"}), "Missing required parameter: 'input[0].content'"),
+    (MESSAGES, messages(tools=ANY_TOOLS, tool_choice={"type": "required"}), "expected tags: 'auto', 'any'"),
+    (MESSAGES, messages(thinking={"type": "on"}), "Input tag 'on'"),
+    (MESSAGES, messages(thinking={"type": "adaptive", "budget_tokens": 2000}), "adaptive.budget_tokens: Extra inputs"),
+    (MESSAGES, messages(user({"type": "text", "text": None})), "text: Input should be a valid string"),
+    (MESSAGES, messages(USER, assistant(use("t1") | {"input": "{}"}), user(result("t1"))), "a valid dictionary"),
+    (MESSAGES, messages(user({"text": "x"})), "Unable to extract tag"),
+    (MESSAGES, messages(USER, assistant(use("t1")), user(result("t1"), result("t1"))), "a single result"),
+    (GOOGLE, google({"role": "user", "parts": [{"inlineData": {"data": "AAAA"}}]}), "mime_type must be set"),
+    (GOOGLE, google(called("f"), answered("f")), "immediately after a user turn"),
+    (EMBEDDINGS, {"model": "m"}, "you must provide a model and an input"),
     (EMBEDDINGS, {"model": "m", "input": "x", "n": 2}, "Unknown parameter: 'n'"),
     (EMBEDDINGS, {"model": "m", "input": []}, "'$.input' is invalid"),
     (EMBEDDINGS, {"model": "m", "input": "x", "dimensions": 0}, "Invalid 'dimensions'"),
@@ -254,6 +277,21 @@ async def test_a_lenient_provider_takes_every_unknown_field() -> None:
         assert (await http.post(MESSAGES, json=messages(bogus=1))).status_code == 200
         assert (await http.post(MESSAGES, json=messages(temperature=1))).status_code == 400
         assert (await http.post(CHAT, json=chat(USER, answering("c1")))).status_code == 400
+
+
+async def test_a_version_must_be_named_to_anthropic(upstream: Upstream) -> None:
+    async with httpx2.AsyncClient(base_url=upstream.url, headers={"x-api-key": "sk"}) as http:
+        reply = await http.post(MESSAGES, json=messages())
+    assert (reply.status_code, "anthropic-version" in reply.text) == (400, True)
+
+
+@pytest.mark.parametrize("item", [{"type": "item_reference", "id": "rs_1"}, {"type": "reasoning", "summary": []}])
+async def test_an_item_that_was_not_stored_is_not_found(http: httpx2.AsyncClient, item: Json) -> None:
+    assert (await http.post(RESPONSES, json=responses(USER, item))).status_code == 404
+
+
+async def test_what_is_embedded_at_google_is_there(http: httpx2.AsyncClient) -> None:
+    assert (await http.post("/v1/models/e:embedContent", json={"taskType": "x"})).status_code == 400
 
 
 async def test_an_unknown_parameter_and_an_unknown_response_have_openais_codes(http: httpx2.AsyncClient) -> None:
