@@ -251,6 +251,8 @@ class FakeDialogs:
         return found if await self.dialog(found.dialog_id, user_id) else None
 
     async def append(self, dialog: Dialog, messages: Sequence[Message]) -> None:
+        if messages and dialog.id not in self.store.dialogs:
+            raise NotFound("What this belongs to does not exist (any more).")
         for message in messages:
             self.store.messages[message.id] = message
         if messages:

@@ -161,6 +161,8 @@ class FakeLedger:
 
     def _check(self, records: Sequence[Record]) -> None:
         for record in records:
+            if isinstance(record, DialogAdded) and record.dialog.user_id not in self._store.users:
+                raise NotFound("What this belongs to does not exist (any more).")
             if isinstance(record, MessagesAdded):
                 for message in record.messages:
                     dialog = {**self._store.dialogs, **_new_dialogs(records)}.get(message.dialog_id)
