@@ -1,18 +1,16 @@
 """OpenAI chat completions, outwards: for answers that were translated (relayed ones go out as they came)."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
-from src.api.dialects.relayed import objects_in, payloads_of
-from src.api.dialects.request import ParsedRequest
-from src.api.sse import event
+from src.api.dialects.openai_content import OWN
+from src.api.dialects.signatures import sealed
 from src.domain.catalog.model import Usage
-from src.domain.completion.deltas import PartDelta, RefusalDelta, TextDelta
+from src.domain.completion.content import Part, Refusal, Text, Thinking, ToolCall
+from src.domain.completion.deltas import ThinkingDelta
 from src.domain.completion.model import FinishReason, Outcome
-from src.shared.ids import made_at
-
-DONE = b"data: [DONE]\n\n"
 
 _REASONS = {
     FinishReason.STOP: "stop",
@@ -24,32 +22,107 @@ _REASONS = {
 }
 
 
-def completion(outcome: Outcome, completion_id: str, model: str) -> dict[str, Any]:
-    """A whole chat completion."""
-    message: dict[str, Any] = {"role": "assistant", "content": outcome.text, "refusal": None, "annotations": []}
+def completion(outcome: Outcome, completion_id: str, model: str, *, functions: bool = False) -> dict[str, Any]:
+    """A whole chat completion. `functions`: for a client that knows no tools."""
+    choice = {
+        "index": 0,
+        "message": _message(outcome, functions=functions),
+        "logprobs": None,
+        "finish_reason": reason_of(outcome, functions=functions),
+    }
     return {
         "id": completion_id,
         "object": "chat.completion",
-        "created": _seconds(outcome.ended_at),
+        "created": seconds(outcome.ended_at),
         "model": model,
-        "choices": [
-            {"index": 0, "message": message, "logprobs": None, "finish_reason": _REASONS[outcome.finish_reason]}
-        ],
+        "choices": [choice],
         "usage": usage_body(outcome.usage),
         "service_tier": "default",
         "system_fingerprint": None,
     }
 
 
+def _message(outcome: Outcome, *, functions: bool) -> dict[str, Any]:
+    parts = outcome.parts
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    text = "".join(part.text for part in parts if isinstance(part, Text)) if parts else outcome.text
+    refusal = "".join(part.text for part in parts if isinstance(part, Refusal)) or None
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text or (None if calls or refusal else ""),
+        "refusal": refusal,
+        "annotations": [],
+    }
+    message |= _reasoning(parts)
+    if calls and functions:
+        message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
+    elif calls:
+        message["tool_calls"] = [_tool_call(call) for call in calls]
+    return message
+
+
+def _reasoning(parts: Sequence[Part]) -> dict[str, Any]:
+    """Thoughts as most servers write them, and as routers do, with what proves them."""
+    thoughts = [part for part in parts if isinstance(part, Thinking)]
+    if not thoughts:
+        return {}
+    details = [
+        detail(ThinkingDelta(thought.text, thought.signature, thought.redacted, thought.origin), index, begins=True)
+        for index, thought in enumerate(thoughts)
+    ]
+    text = "\n".join(thought.text for thought in thoughts if thought.text)
+    return ({"reasoning_content": text} if text else {}) | {"reasoning_details": details}
+
+
+def detail(delta: ThinkingDelta, index: int, *, begins: bool) -> dict[str, Any]:
+    """A piece of the thought number `index`. Clients join texts: what is said once comes as it `begins`."""
+    told: dict[str, Any] = {"index": index}
+    if delta.redacted:
+        told |= {"type": "reasoning.encrypted", "data": sealed(delta.signature, delta.origin, OWN)}
+    else:
+        told |= {"type": "reasoning.text", "text": delta.text}
+        if delta.signature:
+            told["signature"] = sealed(delta.signature, delta.origin, OWN)
+    return told | ({"format": "unknown"} if begins else {})
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {
+        "id": call.id,
+        **called(call.name, call.arguments, is_custom=call.is_custom),
+        **extra_content(call.signature),
+    }
+
+
+def called(name: str | None, arguments: str, *, is_custom: bool) -> dict[str, Any]:
+    """What is called, and with what; a later piece of a call has no name, and its type no more."""
+    kind, field = ("custom", "input") if is_custom else ("function", "arguments")
+    if name is None:
+        return {kind: {field: arguments}}
+    return {"type": kind, kind: {"name": name, field: arguments}}
+
+
+def extra_content(signature: str | None) -> dict[str, Any]:
+    """The signature of the thought behind a call, where Google's own dialect of this format has it."""
+    return {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
+
+
+def reason_of(outcome: Outcome, *, functions: bool) -> str:
+    """Why the answer ended."""
+    if functions and outcome.finish_reason is FinishReason.TOOL_CALLS:
+        return "function_call"
+    return _REASONS[outcome.finish_reason]
+
+
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """Usage in OpenAI's words: prompt_tokens include cached ones."""
+    """Usage in OpenAI's words: prompt_tokens include cached ones, completion_tokens those of thoughts."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cache_read_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": max(0, min(usage.reasoning_tokens, usage.output_tokens)),
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
@@ -57,75 +130,11 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-class OpenAIWriter:
-    """Writes one answer, whole or as a stream of chunks."""
-
-    tells_prompt: ClassVar[bool] = False
-
-    def __init__(self, parsed: ParsedRequest, answer_id: UUID) -> None:
-        self._id = f"chatcmpl-{answer_id.hex}"
-        self._with_usage = parsed.chat.wire is not None and parsed.chat.wire.wants_usage
-        self._model = parsed.model
-        self._created = _seconds(made_at(answer_id))
-
-    def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
-        """A chat completion."""
-        return completion(outcome, self._id, model)
-
-    def first(self, model: str, prompt_tokens: int) -> bytes:
-        """The chunk that names the role."""
-        self._model = model
-        return self._choice({"role": "assistant", "content": "", "refusal": None}, None)
-
-    def delta(self, delta: PartDelta) -> bytes:
-        """Some more of the answer."""
-        match delta:
-            case TextDelta(text=text):
-                return self._choice({"content": text}, None)
-            case RefusalDelta(text=text):
-                return self._choice({"refusal": text}, None)
-            case _:
-                return b""
-
-    def last(self, outcome: Outcome) -> bytes:
-        """Why it stopped, the usage where the client asked for it, and the end."""
-        finish = self._choice({}, _REASONS[outcome.finish_reason])
-        usage = event({**self._head(), "choices": [], "usage": usage_body(outcome.usage)}) if self._with_usage else b""
-        return finish + usage + DONE
-
-    def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
-        """Every choice that has not ended ends here, in chunks that look like those before."""
-        ended: dict[int, bool] = {}
-        head: dict[str, Any] = {}
-        for payload in payloads_of(relayed):
-            head = {name: payload[name] for name in ("id", "object", "created", "model") if name in payload} or head
-            for choice in objects_in(payload.get("choices")):
-                index = choice.get("index", 0)
-                ended[index] = ended.get(index, False) or choice.get("finish_reason") is not None
-        reason = _REASONS[outcome.finish_reason]
-        left = [{"index": index, "delta": {}, "finish_reason": reason} for index, over in ended.items() if not over]
-        usage = {**self._head(), **head, "choices": [], "usage": usage_body(outcome.usage)}
-        told = event(usage) if self._with_usage else b""
-        return b"".join(event({**self._head(), **head, "choices": [choice]}) for choice in left) + told + DONE
-
-    def error(self, body: dict[str, Any]) -> bytes:
-        """An error in the middle of a stream: an object with `error`, which every SDK raises."""
-        return event(body)
-
-    def _head(self) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
-            "service_tier": "default",
-            "system_fingerprint": None,
-        }
-
-    def _choice(self, delta: dict[str, Any], reason: str | None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return event({**self._head(), "choices": [choice]})
+def completion_id(answer_id: UUID) -> str:
+    """What a client knows the answer by."""
+    return f"chatcmpl-{answer_id.hex}"
 
 
-def _seconds(moment: datetime) -> int:
+def seconds(moment: datetime) -> int:
+    """Times as OpenAI writes them."""
     return int(moment.timestamp())

@@ -6,15 +6,16 @@ from starlette.responses import Response
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.anthropic_reply import AnthropicWriter
 from src.api.dialects.anthropic_request import parse_messages
-from src.api.dialects.openai_reply import OpenAIWriter
+from src.api.dialects.openai_request import NAMES as OPENAI_NAMES
 from src.api.dialects.openai_request import parse_chat_completion
+from src.api.dialects.openai_stream import OpenAIWriter
 from src.api.dialects.streaming import Door, serve
 from src.api.errors import Dialect
 
 router = APIRouter(tags=["compatible"])
 
 
-_OPENAI = Door(dialect=Dialect.OPENAI, endpoint="chat.completions", writer=OpenAIWriter)
+_OPENAI = Door(dialect=Dialect.OPENAI, endpoint="chat.completions", writer=OpenAIWriter, names=OPENAI_NAMES)
 _ANTHROPIC = Door(dialect=Dialect.ANTHROPIC, endpoint="messages", writer=AnthropicWriter)
 
 
