@@ -3,11 +3,13 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
+from src.api.dialects.anthropic_stream import BlockStream, block_of, block_stop
 from src.api.dialects.relayed import payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
 from src.domain.catalog.model import Usage
-from src.domain.completion.deltas import PartDelta, RefusalDelta, TextDelta
+from src.domain.completion.content import Refusal, Text, ToolCall
+from src.domain.completion.deltas import PartDelta
 from src.domain.completion.model import FinishReason, Outcome
 
 _REASONS = {
@@ -19,17 +21,31 @@ _REASONS = {
     FinishReason.ERROR: "end_turn",
 }
 
+PING = event({"type": "ping"}, name="ping")
+"""What keeps a silent stream alive: clients of this dialect look for it."""
+
 _STOPPED = event({"type": "message_stop"}, name="message_stop")
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
     """Usage in Anthropic's words: input_tokens leave out what was read from or written to the cache."""
     return {
+        **_last_usage(usage),
+        "cache_creation": {"ephemeral_5m_input_tokens": usage.cache_write_tokens, "ephemeral_1h_input_tokens": 0},
+        "service_tier": "standard",
+        "inference_geo": None,
+    }
+
+
+def _last_usage(usage: Usage) -> dict[str, Any]:
+    """What the end of a stream says of it."""
+    return {
         "input_tokens": usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens,
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cache_read_tokens,
         "output_tokens": usage.output_tokens,
-        "service_tier": "standard",
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+        "server_tool_use": None,
     }
 
 
@@ -40,8 +56,10 @@ def _head(message_id: str, model: str) -> dict[str, Any]:
         "role": "assistant",
         "model": model,
         "content": [],
+        "container": None,
         "stop_reason": None,
         "stop_sequence": None,
+        "stop_details": None,
     }
 
 
@@ -51,37 +69,37 @@ class AnthropicWriter:
     tells_prompt: ClassVar[bool] = True
 
     def __init__(self, _: ParsedRequest, answer_id: UUID) -> None:
-        self._id = f"msg_{answer_id.hex}"
+        self._answer_id = answer_id.hex
+        self._blocks = BlockStream(self._answer_id)
 
     def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
         """A message."""
+        parts = outcome.parts or ((Text(text=outcome.text),) if outcome.text else ())
+        blocks = (block_of(part, self._answer_id, index) for index, part in enumerate(parts))
         return {
-            **_head(self._id, model),
-            "content": [{"type": "text", "text": outcome.text, "citations": None}],
-            "stop_reason": _REASONS[outcome.finish_reason],
+            **self._message(model),
+            "content": [block for block in blocks if block is not None],
+            **_end_of(
+                outcome,
+                has_called=any(isinstance(part, ToolCall) for part in parts),
+                has_refused=any(isinstance(part, Refusal) for part in parts),
+            ),
             "usage": usage_body(outcome.usage),
         }
 
     def first(self, model: str, prompt_tokens: int) -> bytes:
-        """The start of a stream, up to where text follows. The prompt's tokens are our count; the end corrects them."""
-        head = {**_head(self._id, model), "usage": usage_body(Usage(input_tokens=prompt_tokens))}
-        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        return (
-            event({"type": "message_start", "message": head}, name="message_start")
-            + event(block, name="content_block_start")
-            + event({"type": "ping"}, name="ping")
-        )
+        """The start of a stream. The prompt's tokens are our count, which the end corrects."""
+        head = {**self._message(model), "usage": usage_body(Usage(input_tokens=prompt_tokens))}
+        return event({"type": "message_start", "message": head}, name="message_start") + PING
 
     def delta(self, delta: PartDelta) -> bytes:
         """Some more of the answer."""
-        if not isinstance(delta, TextDelta | RefusalDelta):
-            return b""
-        told = {"type": "text_delta", "text": delta.text}
-        return event({"type": "content_block_delta", "index": 0, "delta": told}, name="content_block_delta")
+        return self._blocks.write(delta)
 
     def last(self, outcome: Outcome) -> bytes:
-        """Why it stopped, the usage, and the end."""
-        return _stop_block(0) + _stop_message(outcome)
+        """The end of what is open, why it stopped, the usage, and the end."""
+        blocks = self._blocks
+        return blocks.end() + _stop_message(outcome, has_called=blocks.has_called, has_refused=blocks.has_refused)
 
     def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
         """The same for a relayed stream: open blocks end too, and what was told already is not told again."""
@@ -96,18 +114,34 @@ class AnthropicWriter:
                 case "message_delta":
                     has_reason = True
         end = _STOPPED if has_reason else _stop_message(outcome)
-        return b"".join(_stop_block(index) for index in open_blocks) + end
+        return b"".join(block_stop(index) for index in open_blocks) + end
 
     def error(self, body: dict[str, Any]) -> bytes:
         """An error in the middle of a stream."""
         return event(body, name="error")
 
+    def _message(self, model: str) -> dict[str, Any]:
+        return _head(f"msg_{self._answer_id}", model)
 
-def _stop_block(index: int) -> bytes:
-    return event({"type": "content_block_stop", "index": index}, name="content_block_stop")
+
+def _end_of(outcome: Outcome, *, has_called: bool, has_refused: bool) -> dict[str, Any]:
+    """Why it stopped. What providers call a normal end may be a refusal or a call of a tool here."""
+    reason = _REASONS[outcome.finish_reason]
+    if reason == "end_turn" and outcome.finish_reason is FinishReason.STOP:
+        if has_refused:
+            reason = "refusal"
+        elif has_called:
+            reason = "tool_use"
+        elif outcome.stop_sequence is not None:
+            reason = "stop_sequence"
+    return {
+        "stop_reason": reason,
+        "stop_sequence": outcome.stop_sequence if reason == "stop_sequence" else None,
+        "stop_details": {"type": "refusal", "category": None, "explanation": None} if reason == "refusal" else None,
+    }
 
 
-def _stop_message(outcome: Outcome) -> bytes:
-    delta = {"stop_reason": _REASONS[outcome.finish_reason], "stop_sequence": None}
-    told = {"type": "message_delta", "delta": delta, "usage": usage_body(outcome.usage)}
+def _stop_message(outcome: Outcome, *, has_called: bool = False, has_refused: bool = False) -> bytes:
+    end = _end_of(outcome, has_called=has_called, has_refused=has_refused)
+    told = {"type": "message_delta", "delta": {**end, "container": None}, "usage": _last_usage(outcome.usage)}
     return event(told, name="message_delta") + _STOPPED

@@ -1,8 +1,10 @@
 """Anthropic messages, inwards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from src.api.dialects.anthropic_content import Notes, message_of, system_message
+from src.api.dialects.anthropic_tools import choice_of, tools_of
 from src.api.dialects.fields import (
     MAX_TOKENS,
     flag_field,
@@ -14,93 +16,145 @@ from src.api.dialects.fields import (
 )
 from src.api.dialects.request import ParsedRequest
 from src.domain.catalog.model import WireFormat
-from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, Parameters, WireBody
+from src.domain.completion.model import ChatRequest, Parameters, WireBody
+from src.domain.completion.tools import EFFORTS, Reasoning, ResponseFormat
 from src.shared.errors import InvalidRequest
 
-FORWARDED_HEADERS = ("anthropic-version", "anthropic-beta")
+NAMES = {
+    "max_output_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "reasoning": "thinking",
+    "response_format": "output_config.format",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+}
+"""Our names of parameters in the words of this dialect, where it has others."""
 
-_ROLES = {"user": ChatRole.USER, "assistant": ChatRole.ASSISTANT, "system": ChatRole.SYSTEM}
+_NOT_FORWARDED = frozenset(
+    {"anthropic-dangerous-direct-browser-access", "anthropic-organization-id", "anthropic-workspace-id"}
+)
+"""What is between the client's page and us, or chooses among accounts of the operator's."""
 
 _TRANSLATED = frozenset(
-    {"model", "messages", "system", "stream", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "tools"}
+    {
+        *("model", "messages", "system", "stream", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences"),
+        *("tools", "tool_choice", "thinking", "output_config", "output_format"),
+    }
 )
 
 
 def parse_messages(body: Mapping[str, Any], headers: Mapping[str, str]) -> ParsedRequest:
     """The body of POST /v1/messages in our words, with the original beside it. Raises InvalidRequest."""
-    messages = messages_field(body)
-    system = _content(body["system"], "system") if body.get("system") is not None else ""
-    wire = WireBody(
-        format=WireFormat.MESSAGES,
-        body=body,
-        headers={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
-        untranslatable=tuple(dict.fromkeys(_untranslatable(body, messages))),
-        wants_usage=True,
-    )
-    chat = ChatRequest(
-        messages=(
-            *((ChatMessage(role=ChatRole.SYSTEM, text=system),) if system else ()),
-            *(_message(message, index) for index, message in enumerate(messages)),
-        ),
-        parameters=_parameters(body),
-        stream=flag_field(body, "stream"),
-        wire=wire,
-    )
-    untranslated = tuple(sorted(name for name in body if name not in _TRANSLATED))
-    return ParsedRequest(model=model_field(body), chat=chat, untranslated=untranslated)
-
-
-def _parameters(body: Mapping[str, Any]) -> Parameters:
     most = integer_field(body, "max_tokens", least=0, most=MAX_TOKENS)
     if most is None:
         raise InvalidRequest("max_tokens is required.", param="max_tokens")
+    return _parsed(body, headers, most)
+
+
+def parse_count(body: Mapping[str, Any], headers: Mapping[str, str]) -> ParsedRequest:
+    """The same for POST /v1/messages/count_tokens, where nothing is generated."""
+    return _parsed(body, headers, None)
+
+
+def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | None) -> ParsedRequest:
+    notes = Notes()
+    notes.leave_out_rest(body, _TRANSLATED)
+    model, messages = model_field(body), messages_field(body)
+    system = system_message(body.get("system"), notes)
+    said = [message_of(message, f"messages[{index}]", notes) for index, message in enumerate(messages)]
+    tools = tools_of(body, notes)
+    choice, parallel = choice_of(body, tools, notes)
+    if most == 0:
+        notes.keep_out("max_tokens: 0")  # it fills the prompt's cache, which other formats cannot ask for
+    parameters = _parameters(body, most, parallel, notes)
+    wire = WireBody(
+        format=WireFormat.MESSAGES,
+        body=body,
+        headers=_forwarded(headers),
+        untranslatable=tuple(notes.untranslatable),
+        wants_usage=True,
+    )
+    chat = ChatRequest(
+        messages=((system,) if system else ()) + tuple(said),
+        parameters=parameters,
+        tools=tools,
+        tool_choice=choice,
+        stream=flag_field(body, "stream"),
+        wire=wire,
+    )
+    return ParsedRequest(model=model, chat=chat, untranslated=tuple(sorted(notes.untranslated)))
+
+
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    found = {name.lower(): value for name, value in headers.items()}
+    return {
+        name: value for name, value in found.items() if name.startswith("anthropic-") and name not in _NOT_FORWARDED
+    }
+
+
+def _parameters(body: Mapping[str, Any], most: int | None, parallel: bool | None, notes: Notes) -> Parameters:
     return Parameters(
         max_output_tokens=most,
         top_k=integer_field(body, "top_k", least=0, most=1_000_000),
         stop=stops_field(body, "stop_sequences"),
+        parallel_tool_calls=parallel,
+        reasoning=_reasoning(body, notes),
+        response_format=_response_format(body, notes),
         **sampling_fields(body),
     )
 
 
-def _message(message: Mapping[str, Any], index: int) -> ChatMessage:
-    where = f"messages[{index}]"
-    name = message.get("role")
-    role = _ROLES.get(name) if isinstance(name, str) else None
-    if role is None:
-        raise InvalidRequest(f"{where}.role must be user or assistant.", param=f"{where}.role")
-    if "content" not in message:
-        raise InvalidRequest(f"{where}.content is required.", param=f"{where}.content")
-    return ChatMessage(role=role, text=_content(message["content"], f"{where}.content"))
+def _object_field(body: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidRequest(f"{where} must be an object.", param=where)
+    return value or {}
 
 
-def _content(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise InvalidRequest(f"{where} must be a string or a list of blocks.", param=where)
-    return "\n".join(_block_text(block, f"{where}[{index}]") for index, block in enumerate(content))
+def _reasoning(body: Mapping[str, Any], notes: Notes) -> Reasoning | None:
+    """From `thinking`, and the effort of `output_config`, which is meant for the whole answer."""
+    thinking = _object_field(body, "thinking", "thinking")
+    effort = _effort(_object_field(body, "output_config", "output_config"), notes)
+    shown = thinking.get("display") != "omitted"
+    match thinking.get("type"):
+        case "enabled":
+            budget = integer_field(thinking, "budget_tokens", least=1, most=MAX_TOKENS)
+            if budget is None:
+                raise InvalidRequest("thinking.budget_tokens is required.", param="thinking.budget_tokens")
+            return Reasoning(effort=effort, budget_tokens=budget, shown=shown)
+        case "adaptive" | "between_tools":
+            return Reasoning(effort=effort, shown=shown)
+        case "disabled":
+            if effort is not None:
+                notes.leave_out("output_config.effort")
+            return Reasoning(effort="none")
+        case _:
+            if body.get("thinking") is not None:
+                notes.leave_out("thinking")
+            return None if effort is None else Reasoning(effort=effort)
 
 
-def _block_text(block: Any, where: str) -> str:
-    if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-        raise InvalidRequest(f"{where} must be an object with a type.", param=where)
-    text = block.get("text") if block["type"] == "text" else ""
-    if not isinstance(text, str):
-        raise InvalidRequest(f"{where}.text must be a string.", param=f"{where}.text")
-    return text
+def _effort(config: Mapping[str, Any], notes: Notes) -> str | None:
+    notes.leave_out_rest(config, ("effort", "format"), "output_config.")
+    effort = config.get("effort")
+    if effort is None:
+        return None
+    if not isinstance(effort, str):
+        raise InvalidRequest("output_config.effort must be a string.", param="output_config.effort")
+    if effort not in EFFORTS:
+        notes.leave_out("output_config.effort")
+        return None
+    return effort
 
 
-def _untranslatable(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Names of what only an upstream of this dialect understands."""
-    if body.get("tools"):
-        yield "tools"
-    for message in messages:
-        content = message.get("content")
-        for block in content if isinstance(content, list) else ():
-            kind = block.get("type") if isinstance(block, dict) else None
-            if kind in ("tool_use", "tool_result"):
-                yield "tools"
-            elif kind == "image":
-                yield "images"
-            elif kind != "text":
-                yield str(kind)[:50]
+def _response_format(body: Mapping[str, Any], notes: Notes) -> ResponseFormat | None:
+    """`output_config.format`, or `output_format`, as it was called before."""
+    config = _object_field(body, "output_config", "output_config")
+    where = "output_format" if config.get("format") is None else "output_config.format"
+    wanted = _object_field(*((config, "format") if where == "output_config.format" else (body, "output_format")), where)
+    if wanted.get("type") == "json_schema":
+        if wanted.get("schema") is None:
+            raise InvalidRequest(f"{where}.schema is required.", param=f"{where}.schema")
+        return ResponseFormat(schema=_object_field(wanted, "schema", f"{where}.schema"))
+    if wanted:
+        notes.leave_out(where)
+    return None
