@@ -8,6 +8,8 @@ from src.shared.errors import InvalidRequest
 MAX_TOKENS = 100_000_000
 MAX_MESSAGES = 100_000
 MAX_STOPS = 64
+MAX_INPUTS = 2048
+MAX_DIMENSIONS = 100_000
 MAX_METADATA = 16
 
 

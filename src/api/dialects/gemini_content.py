@@ -60,6 +60,11 @@ def read_system(value: Any, notes: Notes) -> tuple[ChatMessage, ...]:
     return (ChatMessage(role=ChatRole.SYSTEM, text=text),) if text else ()
 
 
+def read_parts(content: Any, where: str, notes: Notes) -> list[Part]:
+    """The parts of one content, whoever's turn it is."""
+    return _Reader(notes).turn(content, where)[1]
+
+
 class _Reader:
     """Reads one body's parts. Calls and results without ids are given some, so that they find each other."""
 

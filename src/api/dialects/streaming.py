@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 from uuid import UUID
 
 from fastapi import Request
@@ -36,15 +36,19 @@ WAIT_S = 0.5
 GIVEN_UP = Unavailable("The request that this one repeated was given up; try again.")
 
 
-class Writer(Protocol):
+class WholeWriter(Protocol):
+    """How a dialect writes one whole answer that was translated."""
+
+    def whole(self, outcome: Outcome, model: str) -> Mapping[str, Any]: ...
+
+
+class Writer(WholeWriter, Protocol):
     """How a dialect writes one answer that was translated, whole or piece by piece.
 
     `tells_prompt`: the start of a stream names its tokens.
     """
 
     tells_prompt: ClassVar[bool]
-
-    def whole(self, outcome: Outcome, model: str) -> Mapping[str, Any]: ...
 
     def first(self, model: str, prompt_tokens: int) -> bytes: ...
 
@@ -73,7 +77,7 @@ class Door:
 
     dialect: Dialect
     endpoint: str
-    writer: Callable[[ParsedRequest, UUID], Writer]
+    writer: Callable[[ParsedRequest, UUID], WholeWriter]
     names: Mapping[str, str] = field(default_factory=dict)
     keepalive: bytes = KEEPALIVE
 
@@ -110,8 +114,8 @@ class Serving:
         return self.stateful is not None and self.stateful.background
 
     def writer(self, answer_id: UUID) -> Writer:
-        """What writes the answer: the same id, whoever asks for it again."""
-        return self.door.writer(self.parsed, answer_id)
+        """What writes the stream of an answer: the same id, whoever asks for it again."""
+        return cast(Writer, self.door.writer(self.parsed, answer_id))  # whose door has none does not stream
 
     def call(self, claim: Claim | None) -> Call:
         """The call to be made. With a key it goes on though its client leaves, who has said that it may come back."""
@@ -157,7 +161,7 @@ class Serving:
         headers = _whole_headers(outcome, self)
         if outcome.wire is not None:
             return Response(outcome.wire, media_type="application/json", headers=headers)
-        written = self.writer(outcome.id).whole(outcome, outcome.upstream_model or self.parsed.model)
+        written = self.door.writer(self.parsed, outcome.id).whole(outcome, outcome.upstream_model or self.parsed.model)
         return answer(written, headers=headers)
 
 

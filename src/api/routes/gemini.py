@@ -10,6 +10,11 @@ from starlette.responses import Response
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.gemini_array import ArrayOfEvents
+from src.api.dialects.gemini_embeddings import (
+    GeminiEmbeddingsWriter,
+    parse_batch_embed_contents,
+    parse_embed_content,
+)
 from src.api.dialects.gemini_reply import GeminiWriter
 from src.api.dialects.gemini_request import NAMES, parse_count_tokens, parse_generate_content
 from src.api.dialects.streaming import Door, serve
@@ -24,6 +29,7 @@ from src.shared.errors import NotFound
 router = APIRouter(tags=["compatible"])
 
 _DOOR = Door(dialect=Dialect.GEMINI, endpoint="generateContent", writer=GeminiWriter, names=NAMES, keepalive=BLANK)
+_EMBEDDING_DOOR = Door(dialect=Dialect.GEMINI, endpoint="embedContent", writer=GeminiEmbeddingsWriter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +63,22 @@ async def _count(call: ModelCall) -> Response:
     return answer(count.told or {"totalTokens": count.input_tokens}, headers=headers)
 
 
+async def _embed(call: ModelCall) -> Response:
+    parsed = parse_embed_content(call.model, call.body)
+    return await serve(_EMBEDDING_DOOR, parsed, call.principal, call.request, call.gateway)
+
+
+async def _embed_batch(call: ModelCall) -> Response:
+    parsed = parse_batch_embed_contents(call.model, call.body)
+    return await serve(_EMBEDDING_DOOR, parsed, call.principal, call.request, call.gateway)
+
+
 VERBS: dict[str, Callable[[ModelCall], Awaitable[Response]]] = {
     "generateContent": _generate,
     "streamGenerateContent": _stream,
     "countTokens": _count,
+    "embedContent": _embed,
+    "batchEmbedContents": _embed_batch,
 }
 """What can be done with a model. Whoever serves another verb adds it here."""
 
@@ -70,7 +88,10 @@ VERBS: dict[str, Callable[[ModelCall], Awaitable[Response]]] = {
 async def call_model(
     target: str, request: Request, principal: PrincipalDep, body: JsonObject, gateway: GatewayDep
 ) -> Response:
-    """generateContent, streamGenerateContent, countTokens: any model. Names may have slashes and colons."""
+    """generateContent, streamGenerateContent, countTokens, embedContent, batchEmbedContents: any model.
+
+    Names may have slashes and colons.
+    """
     return await _called(target.removeprefix("models/"), request, principal, body, gateway)
 
 

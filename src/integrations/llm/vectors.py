@@ -5,6 +5,7 @@ from typing import Any
 
 from src.integrations.llm import relay_failures
 from src.integrations.llm.sse_bytes import parsed
+from src.shared import vectors
 
 MAX_VECTORS_BYTES = 256 * 1024 * 1024
 """Some 2048 vectors of 3072 numbers, as providers write them for people to read."""
@@ -64,11 +65,6 @@ def packed(values: Any) -> bytes:
     if not isinstance(values, list) or not values:
         raise relay_failures.malformed("The provider's answer lacks a vector.")
     try:
-        return struct.pack(f"<{len(values)}f", *values)
+        return vectors.packed(values)
     except (struct.error, OverflowError):
         raise relay_failures.malformed("The provider's answer has a vector of something else than numbers.") from None
-
-
-def unpacked(vector: bytes) -> tuple[float, ...]:
-    """The numbers of a packed vector."""
-    return struct.unpack(f"<{len(vector) // 4}f", vector)
