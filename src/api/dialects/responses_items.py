@@ -237,21 +237,21 @@ def output_items(
     return items
 
 
-def with_ids(items: Iterable[Mapping[str, Any]], message_id: UUID) -> list[dict[str, Any]]:
-    """Items with the ids that tell their places."""
-    return [{**item, "id": item_id(prefix_of(item), message_id, place)} for place, item in enumerate(items)]
+def with_ids(items: Iterable[Mapping[str, Any]], message_id: UUID, *, first: int = 0) -> list[dict[str, Any]]:
+    """Items with the ids that tell their places, of which the first one is given."""
+    return [{**item, "id": item_id(prefix_of(item), message_id, place)} for place, item in enumerate(items, first)]
 
 
 def prefix_of(item: Mapping[str, Any]) -> str:
     """How ids of items of its type begin: what is opaque to us keeps the beginning that its provider gave it."""
     kind = item.get("type")
-    if isinstance(kind, str) and kind in _PREFIXES:
-        return _PREFIXES[kind]
+    if isinstance(kind, str) and kind in PREFIXES:
+        return PREFIXES[kind]
     known = re.match(r"([a-z]{1,16})_", str(item.get("id")))
     return known[1] if known else "item"
 
 
-_PREFIXES = {
+PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
     "function_call": "fc",
@@ -259,6 +259,7 @@ _PREFIXES = {
     "function_call_output": "fco",
     "custom_tool_call_output": "ctco",
 }
+"""How ids of items begin."""
 
 
 def _others_items(message: ChatMessage) -> list[dict[str, Any]]:
@@ -367,6 +368,6 @@ def own_item(item: Any) -> Any:
     if kind == "reasoning" and not _is_openais(_reasoning(item, "input")):
         return None
     left_out = {"extra_content"} if kind in ("function_call", "custom_tool_call") else set()
-    if kind in _PREFIXES and _foreign_id(item) is None:
+    if kind in PREFIXES and _foreign_id(item) is None:
         left_out.add("id")
     return {name: value for name, value in item.items() if name not in left_out} if left_out else item
