@@ -188,6 +188,10 @@ class TailReader:
         """Learn from an event; whether the client gets it. Sets `failure`, `is_over` or holds back by itself."""
         raise NotImplementedError
 
+    def outgoing(self, event: bytes) -> bytes:
+        """An event that was looked at, as the client gets it."""
+        return event
+
     def hold(self) -> None:
         """Keep everything from this event on for the end."""
         self._holding = True
@@ -219,7 +223,7 @@ class TailReader:
             flowing.extend(self._held)
             self._held.clear()
         if kept:
-            (self._held if self._holding else flowing).append(event)
+            (self._held if self._holding else flowing).append(self.outgoing(event))
 
     def _look_closely(self, event: bytes) -> bool:
         if self._is_plain(event):
