@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
 from src.domain.completion.model import Failure, Reply, ToldCount, UpstreamEvent, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
-from src.integrations.llm import embeddings
+from src.integrations.llm import embeddings, relay_google
 from src.integrations.llm.anthropic_messages import AnthropicMessages
 from src.integrations.llm.builtin import BuiltinModel
 from src.integrations.llm.builtin_server import BuiltinServer
@@ -16,7 +16,8 @@ from src.integrations.llm.clients import ProviderClients
 from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, key_settings
 from src.integrations.llm.counting import asked_count
 from src.integrations.llm.google_genai import GoogleGenAI
-from src.integrations.llm.openai_chat import MAX_COMPLETION_TOKENS, MAX_TOKENS, OpenAIChat
+from src.integrations.llm.openai_chat import OpenAIChat
+from src.integrations.llm.openai_chat_request import MAX_COMPLETION_TOKENS, MAX_TOKENS
 from src.integrations.llm.relay import Relay, Target
 
 DEFAULT_CONNECT_TIMEOUT_S = 5.0
@@ -58,11 +59,12 @@ class ProviderModels(Upstreams):
         base_url = self._base_url(provider)
         match provider.kind:
             case ProviderKind.OPENAI:
-                return self._openai(base_url, api_key, _cap_field(provider, base_url))
+                has_responses = WireFormat.RESPONSES in provider.formats
+                return self._openai(base_url, api_key, _cap_field(provider, base_url), has_responses=has_responses)
             case ProviderKind.ANTHROPIC:
                 return self._anthropic(base_url, api_key)
             case ProviderKind.GOOGLE:
-                return GoogleGenAI(self._clients.google(base_url, api_key))
+                return self._google(base_url, api_key, model.upstream)
 
     def is_ready(self, provider: Provider) -> bool:
         """Whether its key is configured; the built-in model always has at least its fallback."""
@@ -96,12 +98,15 @@ class ProviderModels(Upstreams):
         relays = {each: partial(relay, each, base_url + path) for each, path in own.paths(model.upstream).items()}
         return SameFormatRelayed(embeddings.TranslatedEmbeddings(relays[own.wire](), own), relays)
 
-    def _openai(self, base_url: str, api_key: str | None, cap_field: str) -> ChatModel:
+    def _openai(self, base_url: str, api_key: str | None, cap_field: str, *, has_responses: bool = False) -> ChatModel:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         relay = partial(self._relay, headers=headers, cap_field=cap_field)
+        paths = {WireFormat.CHAT_COMPLETIONS: "/chat/completions"}
+        if has_responses:
+            paths[WireFormat.RESPONSES] = "/responses"
         return SameFormatRelayed(
             OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field),
-            {WireFormat.CHAT_COMPLETIONS: lambda: relay(WireFormat.CHAT_COMPLETIONS, f"{base_url}/chat/completions")},
+            {each: partial(relay, each, base_url + path) for each, path in paths.items()},
         )
 
     def _anthropic(self, base_url: str, api_key: str | None) -> ChatModel:
@@ -110,6 +115,15 @@ class ProviderModels(Upstreams):
         return SameFormatRelayed(
             AnthropicMessages(self._clients.anthropic(base_url, api_key)),
             {WireFormat.MESSAGES: lambda: relay(WireFormat.MESSAGES, f"{base_url}/v1/messages")},
+        )
+
+    def _google(self, base_url: str, api_key: str | None, upstream: str) -> ChatModel:
+        headers = {"x-goog-api-key": api_key} if api_key else {}
+        relay = partial(self._relay, headers=headers, cap_field=relay_google.CAP_FIELD)
+        url = f"{base_url}/v1beta/{relay_google.resource(upstream)}"
+        return SameFormatRelayed(
+            GoogleGenAI(self._clients.google(base_url, api_key)),
+            {WireFormat.GENERATE_CONTENT: lambda: relay(WireFormat.GENERATE_CONTENT, url)},
         )
 
     def _relay(self, wire_format: WireFormat, url: str, *, headers: Mapping[str, str], cap_field: str) -> ChatModel:
