@@ -44,6 +44,7 @@ from src.shared.settings import PROVIDER_KEY_NAME
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=100_000_000)]
+OutputTokens = Annotated[int, Field(strict=True, ge=0, le=100_000_000)]
 Weight = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -149,10 +150,10 @@ class ModelBody(Body):
     provider: Name
     upstream: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     context_window: Tokens
-    max_output: Tokens
+    capabilities: CapabilitiesBody = CapabilitiesBody()
+    max_output: OutputTokens
     output_reserve: Tokens | None = None
     price: list[PriceBody] = Field(default_factory=list, max_length=100)
-    capabilities: CapabilitiesBody = CapabilitiesBody()
     lifecycle: Lifecycle = Lifecycle.ACTIVE
     replacement: Name | None = None
     enabled: StrictBool = True
@@ -160,6 +161,14 @@ class ModelBody(Body):
     deployments: list[DeploymentBody] = Field(default_factory=list, max_length=MAX_DEPLOYMENTS)
     deadlines: DeadlinesBody = DeadlinesBody()
     cache: CacheBody | None = None
+
+    @field_validator("max_output")
+    @classmethod
+    def _some_unless_vectors(cls, value: int, info: ValidationInfo) -> int:
+        capabilities = info.data.get("capabilities")
+        if value == 0 and not (capabilities and capabilities.embeddings):
+            raise ValueError("must be at least 1, but for models of embeddings")
+        return value
 
     @field_validator("output_reserve")
     @classmethod
