@@ -12,6 +12,7 @@ from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import Failure, ToldCount, UpstreamFailed, UpstreamRequest
 from src.integrations.llm import relay_failures
 from src.integrations.llm.relay import DEFAULT_ANTHROPIC_VERSION
+from src.integrations.llm.relay_google import resource
 from src.integrations.llm.sse_bytes import parsed
 
 COUNT_TIMEOUT_S = 5.0
@@ -38,6 +39,15 @@ def _messages_body(body: Mapping[str, Any], upstream: str) -> dict[str, Any]:
     return {**body, "model": upstream}
 
 
+def _google_body(body: Mapping[str, Any], upstream: str) -> dict[str, Any]:
+    """A whole request inside of it names its model too."""
+    renamed = {name: value for name, value in body.items() if name != "model"}
+    for name in ("generateContentRequest", "generate_content_request"):
+        if isinstance(inner := renamed.get(name), dict):
+            renamed[name] = {**inner, "model": resource(upstream)}
+    return renamed
+
+
 _FORMATS = {
     WireFormat.MESSAGES: CountFormat(
         path=lambda _: "/v1/messages/count_tokens",
@@ -45,6 +55,13 @@ _FORMATS = {
         field="input_tokens",
         key_header="x-api-key",
         version={"anthropic-version": DEFAULT_ANTHROPIC_VERSION},
+    ),
+    WireFormat.GENERATE_CONTENT: CountFormat(
+        path=lambda upstream: f"/v1beta/{resource(upstream)}:countTokens",
+        body=_google_body,
+        field="totalTokens",
+        key_header="x-goog-api-key",
+        version={},
     ),
 }
 

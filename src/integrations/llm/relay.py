@@ -27,7 +27,15 @@ from src.domain.completion.model import (
     WireChunk,
 )
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm import embeddings_google, embeddings_openai, relay_anthropic, relay_failures, relay_openai
+from src.integrations.llm import (
+    embeddings_google,
+    embeddings_openai,
+    relay_anthropic,
+    relay_failures,
+    relay_google,
+    relay_openai,
+    relay_responses,
+)
 from src.integrations.llm.bounds import ERROR_TIMEOUT_S, MAX_BODY_BYTES, MAX_ERROR_BYTES, MAX_STREAM_BYTES
 from src.integrations.llm.sse_bytes import EventSplitter, StreamReader, is_whole, parsed
 from src.integrations.llm.vectors import MAX_VECTORS_BYTES
@@ -65,13 +73,19 @@ def _never_streams(*_: object) -> NoReturn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """A wire format, as functions. A whole body has at most so many bytes."""
+    """A wire format, as functions. A whole body has at most so many bytes.
+
+    `answered` puts what the gateway has its own values for into a whole answer. Where there is an `address`, it says
+    below the target's URL whether the answer is to be a stream; elsewhere the body does.
+    """
 
     body_for: Callable[[UpstreamRequest, Mapping[str, Any], str], dict[str, Any]]
     read_reply: Callable[[bytes], Reply]
     read_delivered: Callable[[bytes], Delivered] = _never_streams
     reader: Callable[[ChatRequest, WireBody], StreamReader] = _never_streams
+    answered: Callable[[Reply, WireBody], Reply] = lambda reply, wire: reply
     most_bytes: int = MAX_BODY_BYTES
+    address: Callable[[str, bool], str] | None = None
 
 
 _GOOGLE_VECTORS = _Format(
@@ -91,6 +105,20 @@ _FORMATS = {
         read_reply=relay_anthropic.read_reply,
         read_delivered=relay_anthropic.read_delivered,
         reader=lambda chat, wire: relay_anthropic.AnthropicReader(),
+    ),
+    WireFormat.RESPONSES: _Format(
+        body_for=relay_responses.body_for,
+        read_reply=relay_responses.read_reply,
+        read_delivered=relay_responses.read_delivered,
+        reader=lambda chat, wire: relay_responses.ResponsesReader(wire),
+        answered=relay_responses.answered_by_us,
+    ),
+    WireFormat.GENERATE_CONTENT: _Format(
+        body_for=relay_google.body_for,
+        read_reply=relay_google.read_reply,
+        read_delivered=relay_google.read_delivered,
+        reader=lambda chat, wire: relay_google.GoogleReader(choices=chat.parameters.choices),
+        address=relay_google.address,
     ),
     WireFormat.EMBEDDINGS: _Format(
         body_for=embeddings_openai.body_for, read_reply=embeddings_openai.read_reply, most_bytes=MAX_VECTORS_BYTES
@@ -113,7 +141,6 @@ class Relay(ChatModel):
         self._session = session
         self._target = target
         self._format = _FORMATS[target.format]
-        self._url = URL(target.url)
         self._headers = {name.lower(): value for name, value in target.headers.items()}
         self._headers["content-type"] = "application/json"
         self._read_timeout_s = read_timeout_s
@@ -130,7 +157,7 @@ class Relay(ChatModel):
             raise relay_failures.of_transport(error) from error
         finally:
             response.close()
-        return self._format.read_reply(data)
+        return self._format.answered(self._format.read_reply(data), self._wire_of(request))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         """Whole events as they arrive. The last ones come in `Finished.wire`, to be sent once the call is settled."""
@@ -151,14 +178,16 @@ class Relay(ChatModel):
         """Send the request; raises UpstreamFailed unless the upstream answers with success."""
         wire = self._wire_of(request)
         body = self._format.body_for(request, wire.body, self._target.cap_field)
-        if request.chat.stream or "stream" in body:
-            body["stream"] = request.chat.stream
+        stream, address = request.chat.stream, self._format.address
+        if address is None and (stream or "stream" in body):
+            body["stream"] = stream
+        url = self._target.url if address is None else address(self._target.url, stream)
         try:
             async with asyncio.timeout(self._headers_s):
                 response = await self._session.post(
-                    self._url,
+                    URL(url),
                     data=_dumped(body),
-                    headers=self._headers_for(wire, request.chat.stream),
+                    headers=self._headers_for(wire, stream),
                     timeout=self._timeout_of(request),
                     allow_redirects=False,
                 )
