@@ -10,7 +10,7 @@ from tests.clients.conftest import CLIENTS, HERE, POOR, RICH, Ended, Scene, run
 from tests.sdk.conftest import Person
 from tests.support.upstream import Answer, Mind, ToolCall
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 MODULES = HERE / "agents" / "node_modules"
 QUESTION = "What is the secret word in note.txt?"

@@ -1,7 +1,9 @@
 """What clients that are programs of their own need: a served gateway, an upstream with a mind, and a place to run."""
 
 import asyncio
+import contextlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,24 +30,26 @@ class Ended:
     output: str
 
 
-async def run(*command: str | Path, directory: Path, timeout_s: float = 100, **environment: str) -> Ended:
+async def run(*command: str | Path, directory: Path, timeout_s: float = 240, **environment: str) -> Ended:
     """Run a program in an environment of nothing but a PATH and what is named; it is killed when its time is up."""
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command),
-        cwd=directory,
-        env={"PATH": f"{CLIENTS}:{os.environ['PATH']}", "LANG": "C.UTF-8", "HOME": str(directory), **environment},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), timeout_s)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Ended(status=process.returncode, output=output.decode(errors="replace"))
+    with tempfile.TemporaryFile() as output:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            cwd=directory,
+            env={"PATH": f"{CLIENTS}:{os.environ['PATH']}", "LANG": "C.UTF-8", "HOME": str(directory), **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), timeout_s)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        status = await process.wait()
+        output.seek(0)
+        return Ended(status=status, output=output.read().decode(errors="replace"))
 
 
 @pytest_asyncio.fixture(loop_scope="module")
