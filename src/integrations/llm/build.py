@@ -15,6 +15,7 @@ from src.integrations.llm.builtin_server import BuiltinServer
 from src.integrations.llm.clients import ProviderClients
 from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, key_settings
 from src.integrations.llm.counting import asked_count
+from src.integrations.llm.custom_tools import CustomToolsAsFunctions
 from src.integrations.llm.google_genai import GoogleGenAI
 from src.integrations.llm.openai_chat import OpenAIChat
 from src.integrations.llm.openai_chat_request import MAX_COMPLETION_TOKENS, MAX_TOKENS
@@ -104,8 +105,9 @@ class ProviderModels(Upstreams):
         paths = {WireFormat.CHAT_COMPLETIONS: "/chat/completions"}
         if has_responses:
             paths[WireFormat.RESPONSES] = "/responses"
+        chat = OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field)
         return SameFormatRelayed(
-            OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field),
+            chat if cap_field == MAX_COMPLETION_TOKENS else CustomToolsAsFunctions(chat),
             {each: partial(relay, each, base_url + path) for each, path in paths.items()},
         )
 
@@ -113,7 +115,7 @@ class ProviderModels(Upstreams):
         headers = {"x-api-key": api_key} if api_key else {}
         relay = partial(self._relay, headers=headers, cap_field=MAX_TOKENS)
         return SameFormatRelayed(
-            AnthropicMessages(self._clients.anthropic(base_url, api_key)),
+            CustomToolsAsFunctions(AnthropicMessages(self._clients.anthropic(base_url, api_key))),
             {WireFormat.MESSAGES: lambda: relay(WireFormat.MESSAGES, f"{base_url}/v1/messages")},
         )
 
@@ -122,7 +124,7 @@ class ProviderModels(Upstreams):
         relay = partial(self._relay, headers=headers, cap_field=relay_google.CAP_FIELD)
         url = f"{base_url}/v1beta/{relay_google.resource(upstream)}"
         return SameFormatRelayed(
-            GoogleGenAI(self._clients.google(base_url, api_key)),
+            CustomToolsAsFunctions(GoogleGenAI(self._clients.google(base_url, api_key))),
             {WireFormat.GENERATE_CONTENT: lambda: relay(WireFormat.GENERATE_CONTENT, url)},
         )
 
