@@ -72,7 +72,9 @@ def _openai_system(body: dict[str, Any]) -> Any:
 
 
 def _anthropic_turns(body: dict[str, Any]) -> list[Any]:
-    return [(m["role"], m["content"]) for m in body["messages"]]
+    """Texts of one turn are blocks of one message."""
+    said = ((m["role"], [m["content"]] if isinstance(m["content"], str) else m["content"]) for m in body["messages"])
+    return [(role, block if isinstance(block, str) else block["text"]) for role, blocks in said for block in blocks]
 
 
 def _google_turns(body: dict[str, Any]) -> list[Any]:

@@ -12,9 +12,16 @@ from src.domain.catalog.model import Model, ReasoningStyle, WireFormat
 from src.domain.completion.content import Media, MediaKind, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import ChatRole, Failure, UpstreamFailed, UpstreamRequest
 from src.domain.completion.tools import Reasoning, ToolUse
-from src.integrations.llm.anthropic_messages import OPENING, system_text
 from src.integrations.llm.reasoning import budget_of, effort_of, style_of
-from src.integrations.llm.translation import called_names, left_out, refuse_choices, refuse_untranslatable, safe_call_id
+from src.integrations.llm.translation import (
+    OPENING,
+    called_names,
+    left_out,
+    refuse_choices,
+    refuse_untranslatable,
+    safe_call_id,
+    system_text,
+)
 
 UNSIGNED = b"skip_thought_signature_validator"
 """Stands in for the signature of a call that no model of Google's made, or that its client has lost."""

@@ -7,9 +7,15 @@ from dataclasses import fields
 
 from src.domain.completion.abilities import beyond
 from src.domain.completion.content import ToolCall
-from src.domain.completion.model import ChatMessage, Failure, Parameters, UpstreamFailed, UpstreamRequest
+from src.domain.completion.model import ChatMessage, ChatRole, Failure, Parameters, UpstreamFailed, UpstreamRequest
+
+OPENING = "(The conversation begins with the assistant.)"
+"""Stands in front where a history must begin with the user."""
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"})
+
+OPENING = "(The conversation begins with the assistant.)"
+"""Said first, where a history must begin with the user."""
 
 _NOT_SET = (None, ())
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -51,11 +57,21 @@ def refuse_choices(request: UpstreamRequest) -> None:
         )
 
 
+def system_text(messages: Sequence[ChatMessage]) -> str:
+    """All system messages as one."""
+    return "\n\n".join(message.text for message in messages if message.role is ChatRole.SYSTEM and message.text)
+
+
 def safe_call_id(call_id: str, longest: int = 40) -> str:
     """The id of a tool call as every provider takes it; the same for the same, so that results find their calls."""
     if len(call_id) <= longest and _CALL_ID.fullmatch(call_id):
         return call_id
     return "call_" + hashlib.sha256(call_id.encode(errors="replace")).hexdigest()[:24]
+
+
+def system_text(messages: Sequence[ChatMessage]) -> str:
+    """All system messages as one."""
+    return "\n\n".join(message.text for message in messages if message.role is ChatRole.SYSTEM and message.text)
 
 
 def called_names(messages: Sequence[ChatMessage]) -> Mapping[str, str]:
