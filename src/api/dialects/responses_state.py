@@ -36,9 +36,6 @@ ENDPOINT = "responses"
 async def respond(asked: ResponsesRequest, principal: Principal, request: Request, gateway: Gateway) -> Response:
     """Answer, and keep the answer in a dialog unless the client wishes otherwise."""
     place = await _place(asked, principal, gateway)
-    answer_id = new_id()
-    name = response_id(answer_id)
-    parsed = chat_of(asked, _history(asked, place), name)
     how = Asked(
         at=gateway.clock(),
         request_id=request.state.request_id,
@@ -46,7 +43,10 @@ async def respond(asked: ResponsesRequest, principal: Principal, request: Reques
         settings={"response": dict(asked.echo), "model": asked.model},
     )
     is_stored = asked.store or asked.conversation is not None
-    storing = place.storing(principal, asked.inputs, MessageId(answer_id), how) if is_stored else None
+    storing = place.storing(principal, asked.inputs, how) if is_stored else None
+    answer_id = storing.answer.id if storing else new_id()
+    name = response_id(answer_id)
+    parsed = chat_of(asked, _history(asked, place), name)
 
     def writer(parsed: ParsedRequest, answer_id: UUID) -> ResponsesWriter:
         return ResponsesWriter(

@@ -47,15 +47,13 @@ class Place:
         """What has been said so far, as a model is told it."""
         return tuple(chat_message(each) for each in self.path if each.content or each.parts)
 
-    def storing(
-        self, principal: Principal, asked: Sequence[ChatMessage], answer_id: MessageId, how: "Asked"
-    ) -> Storing:
+    def storing(self, principal: Principal, asked: Sequence[ChatMessage], how: "Asked") -> Storing:
         """The messages to be kept: what is asked now, and the answer."""
         dialog = self.dialog or _new_dialog(principal, how)
         parent = self.path[-1].id if self.path else None
         messages = as_messages(dialog, parent, asked, how)
         answer = Message(
-            id=answer_id,
+            id=MessageId(new_id()),
             tenant_id=dialog.tenant_id,
             dialog_id=dialog.id,
             parent_id=messages[-1].id if messages else parent,
