@@ -160,13 +160,13 @@ async def test_fields_nobody_upstream_understands_are_dropped_and_named(
 async def test_fields_the_gateway_does_not_know_reach_a_provider_that_may(
     shared_gateway: RunningGateway, shared_upstream: Upstream
 ) -> None:
-    response = await send(shared_gateway.http, "POST", COMPLETIONS_PATH, {**CHAT, "something_new": {"a": [1]}})
+    response = await send(shared_gateway.http, "POST", COMPLETIONS_PATH, {**CHAT, "x_something_new": {"a": [1]}})
     assert response.status_code == 200
     assert "x-gateway-dropped-params" not in response.headers
-    assert shared_upstream.requests[-1].json["something_new"] == {"a": [1]}
-    response = await send(shared_gateway.http, "POST", MESSAGES_PATH, {**MESSAGES, "something_new": 1})
+    assert shared_upstream.requests[-1].json["x_something_new"] == {"a": [1]}
+    response = await send(shared_gateway.http, "POST", MESSAGES_PATH, {**MESSAGES, "x_something_new": 1})
     assert response.status_code == 200
-    assert shared_upstream.requests[-1].json["something_new"] == 1
+    assert shared_upstream.requests[-1].json["x_something_new"] == 1
 
 
 ODD_MESSAGES: dict[str, Any] = {

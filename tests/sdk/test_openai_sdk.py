@@ -18,6 +18,7 @@ WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
 }
+UPLOADED = {"type": "file", "file": {"file_id": "file-123"}}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 
 
@@ -168,10 +169,9 @@ async def test_streamed_tool_calls_are_put_together_by_the_helper(scene: Scene) 
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("tools", {"tools": [WEATHER]}),
-        ("images", {"messages": [{"role": "user", "content": [PICTURE]}]}),
-        ("n", {"n": 2}),
-        ("response_format", {"response_format": {"type": "json_object"}}),
+        ("file", {"messages": [{"role": "user", "content": [UPLOADED]}]}),
+        ("audio", {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}),
+        ("of_the_future", {"messages": [{"role": "user", "content": [{"type": "of_the_future"}]}]}),
     ],
 )
 async def test_what_cannot_be_translated_is_refused_by_name(
@@ -184,6 +184,14 @@ async def test_what_cannot_be_translated_is_refused_by_name(
     assert f"cannot be translated for the model {model}: {name};" in refused.value.message
     assert refused.value.type == "invalid_request_error"
     assert len(scene.sent) == 1
+    assert scene.upstream.requests == []
+
+
+@pytest.mark.parametrize("model", TRANSLATED)
+async def test_several_answers_at_once_are_refused_where_they_cannot_be_had(scene: Scene, model: str) -> None:
+    client = await scene.openai()
+    with pytest.raises(BadRequestError, match="one answer at a time"):
+        await client.chat.completions.create(model=model, messages=HELLO, n=2)
     assert scene.upstream.requests == []
 
 

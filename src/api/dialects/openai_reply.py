@@ -67,21 +67,24 @@ def _reasoning(parts: Sequence[Part]) -> dict[str, Any]:
     if not thoughts:
         return {}
     details = [
-        detail(ThinkingDelta(thought.text, thought.signature, thought.redacted, thought.origin), index, begins=True)
+        detail(ThinkingDelta(thought.text, thought.signature, thought.redacted, thought.origin), index, ends=True)
         for index, thought in enumerate(thoughts)
     ]
     text = "\n".join(thought.text for thought in thoughts if thought.text)
     return ({"reasoning_content": text} if text else {}) | {"reasoning_details": details}
 
 
-def detail(delta: ThinkingDelta, index: int, *, begins: bool) -> dict[str, Any]:
-    """A piece of the thought number `index`. Clients join texts: what is said once comes as it `begins`."""
+def detail(delta: ThinkingDelta, index: int, *, begins: bool = True, ends: bool = False) -> dict[str, Any]:
+    """A piece of the thought number `index`. Clients join texts: what is said once comes as it `begins` or `ends`.
+
+    The end of another format's thought bears a seal, also where nothing proves it: who reads it knows whose it was.
+    """
     told: dict[str, Any] = {"index": index}
     if delta.redacted:
         told |= {"type": "reasoning.encrypted", "data": sealed(delta.signature, delta.origin, OWN)}
     else:
         told |= {"type": "reasoning.text", "text": delta.text}
-        if delta.signature:
+        if delta.signature or (ends and delta.origin not in (None, OWN)):
             told["signature"] = sealed(delta.signature, delta.origin, OWN)
     return told | ({"format": "unknown"} if begins else {})
 

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
+from src.api.dialects.openai_content import OWN
 from src.api.dialects.openai_reply import (
     called,
     completion,
@@ -38,7 +39,8 @@ class OpenAIWriter:
         self._created = seconds(made_at(answer_id))
         self._has_role = False
         self._thoughts = 0
-        self._is_thinking = False
+        self._thinking: ThinkingDelta | None = None
+        """The newest piece of a thought that may go on."""
         self._custom: dict[int, bool] = {}
         """The tool calls that have begun, and whether they are of custom tools."""
 
@@ -53,16 +55,16 @@ class OpenAIWriter:
 
     def delta(self, delta: PartDelta) -> bytes:
         """Some more of the answer."""
+        end = b"" if isinstance(delta, ThinkingDelta) else self._end_thought()
         told = self._told(delta)
         if told is None:
-            return b""
-        return self._role("" if isinstance(delta, TextDelta) else None) + self._choice(told, None)
+            return end
+        return end + self._role("" if isinstance(delta, TextDelta) else None) + self._choice(told, None)
 
     def _told(self, delta: PartDelta) -> dict[str, Any] | None:
-        if isinstance(delta, ThinkingDelta):
-            return self._thought(delta)
-        self._is_thinking = False
         match delta:
+            case ThinkingDelta():
+                return self._thought(delta)
             case TextDelta(text=text):
                 return {"content": text}
             case RefusalDelta(text=text):
@@ -75,11 +77,19 @@ class OpenAIWriter:
 
     def _thought(self, delta: ThinkingDelta) -> dict[str, Any]:
         """Most servers' field, and the routers' one, where the next thought begins after a signature."""
-        begins = delta.redacted or not self._is_thinking
+        begins = delta.redacted or self._thinking is None
         self._thoughts += begins
-        self._is_thinking = not delta.redacted and delta.signature is None
+        self._thinking = None if delta.redacted or delta.signature else delta
         told = {"reasoning_content": delta.text} if delta.text else {}
         return told | {"reasoning_details": [detail(delta, self._thoughts - 1, begins=begins)]}
+
+    def _end_thought(self) -> bytes:
+        """Whose it was, where that is another format's model that proves nothing."""
+        thought, self._thinking = self._thinking, None
+        if thought is None or thought.origin in (None, OWN):
+            return b""
+        end = detail(ThinkingDelta(origin=thought.origin), self._thoughts - 1, begins=False, ends=True)
+        return self._choice({"reasoning_details": [end]}, None)
 
     def _tool_call(self, delta: ToolCallDelta) -> dict[str, Any]:
         begins = delta.index not in self._custom
@@ -98,7 +108,7 @@ class OpenAIWriter:
 
     def last(self, outcome: Outcome) -> bytes:
         """Why it stopped, the usage where the client asked for it, and the end."""
-        finish = self._role("") + self._choice({}, reason_of(outcome, functions=self._functions))
+        finish = self._end_thought() + self._role("") + self._choice({}, reason_of(outcome, functions=self._functions))
         usage = event({**self._head(), "choices": [], "usage": usage_body(outcome.usage)}) if self._with_usage else b""
         return finish + usage + DONE
 
