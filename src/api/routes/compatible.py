@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
-from src.api.dialects.anthropic_reply import AnthropicWriter
+from src.api.dialects.anthropic_reply import PING, AnthropicWriter
 from src.api.dialects.anthropic_request import NAMES as ANTHROPIC_NAMES
 from src.api.dialects.anthropic_request import parse_count, parse_messages
 from src.api.dialects.counts import count_headers
@@ -20,7 +20,13 @@ router = APIRouter(tags=["compatible"])
 
 
 _OPENAI = Door(dialect=Dialect.OPENAI, endpoint="chat.completions", writer=OpenAIWriter, names=OPENAI_NAMES)
-_ANTHROPIC = Door(dialect=Dialect.ANTHROPIC, endpoint="messages", writer=AnthropicWriter, names=ANTHROPIC_NAMES)
+_ANTHROPIC = Door(
+    dialect=Dialect.ANTHROPIC,
+    endpoint="messages",
+    writer=AnthropicWriter,
+    names=ANTHROPIC_NAMES,
+    keepalive=PING,
+)
 
 
 @router.post("/v1/chat/completions")
