@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from src.domain.catalog.model import Model, Provider, Usage
+from src.domain.completion.content import answer_text
 from src.domain.completion.deltas import RefusalDelta, TextDelta
 from src.domain.completion.fallback import ChainCall, Routing, Trace, as_gateway_error
 from src.domain.completion.holding import HoldingPolicy, Plan
@@ -359,7 +360,7 @@ class Answering:
             usage = await self._counted(self._progress.delivered(), model)
         return replace(
             self._ending(CallStatus.COMPLETED, model, usage),
-            text=self._plain_text(),
+            text=self._plain_text() or answer_text(finished.parts),
             finish_reason=finished.reason,
             upstream_model=finished.upstream_model,
             wire=finished.wire,

@@ -119,6 +119,11 @@ def text_of(parts: Iterable[Part]) -> str:
     return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
 
 
+def answer_text(parts: Iterable[Part]) -> str:
+    """The words of an answer: what a model wrote in several parts it wrote in one go."""
+    return "".join(part.text for part in parts if isinstance(part, Text | Refusal))
+
+
 def part_body(part: Part) -> dict[str, Any]:
     """A part as it is stored and shown natively; a file's type is its kind. What is not set is left out."""
     if isinstance(part, ToolResult):
