@@ -11,8 +11,8 @@ from src.integrations.llm.anthropic_turns import Turns
 from src.integrations.llm.reasoning import BUDGETS, budget_of, effort_of, style_of
 from src.integrations.llm.relay_anthropic import MIN_THINKING_TOKENS
 
-_EFFORTS = {"minimal": "low"}
-"""What is called otherwise here."""
+_EFFORTS = {"none": "low", "minimal": "low"}
+"""The least there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,10 @@ def thinking(request: UpstreamRequest, max_tokens: int, turns: Turns) -> Thought
     """Off where it is wished and cannot be: with tools that must be called, or without the thoughts of before."""
     wished = request.chat.parameters.reasoning
     style = style_of(request.model)
-    if wished is None or (effort_of(wished) == "none" and style is not ReasoningStyle.EFFORT):
+    if wished is None:
         return OFF
+    if budget_of(wished) == 0:
+        return Thought(arguments={"thinking": {"type": "disabled"}}) if style is ReasoningStyle.EFFORT else OFF
     match style:
         case ReasoningStyle.NONE:
             return NOT_HERE
@@ -60,8 +62,6 @@ def _by_budget(wished: Reasoning, max_tokens: int) -> Thought:
 def _by_effort(wished: Reasoning, *, is_possible: bool) -> Thought:
     """An effort is meant for the whole answer; thinking is the model's to decide."""
     effort = effort_of(wished)
-    if effort == "none":
-        return Thought(arguments={"thinking": {"type": "disabled"}})
     effort = None if effort is None else _EFFORTS.get(effort, effort)
     if not is_possible:
         return Thought(effort=effort, is_wished=False)
