@@ -70,8 +70,8 @@ _TABLE: tuple[tuple[type[GatewayError], Told], ...] = (
 _INTERNAL = Told(500, (500, "api_error"), (500, "api_error"))
 
 _GOOGLE_RPC = "type.googleapis.com/google.rpc."
-_GEMINI_VERB = re.compile(r":[A-Za-z]+$")
-"""What ends the path of a call to a model, as in /v1/models/gemini-2.5-flash:generateContent."""
+_GEMINI_VERB = re.compile(r":[a-z]+[A-Z][A-Za-z]*$")
+"""What ends the path of a call to a model, as in /v1/models/gemini-2.5-flash:generateContent; `:free` ends a name."""
 
 _GEMINI_WORDS = {
     401: "UNAUTHENTICATED",

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from src.api.dialects.fields import MAX_DIMENSIONS, MAX_INPUTS
+from src.api.dialects.fields import MAX_DIMENSIONS, MAX_INPUTS, text_field
 from src.api.dialects.gemini_content import read_parts
-from src.api.dialects.gemini_fields import Notes, camel_fields, listed, text_in, whole_field
+from src.api.dialects.gemini_fields import Notes, camel_fields, listed, whole_field
 from src.api.dialects.request import ParsedRequest
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import Media, Text, text_of
@@ -16,6 +16,7 @@ from src.shared.vectors import unpacked
 
 _READ = frozenset({"model", "content", "outputDimensionality"})
 CONFIG = "embedContentConfig"
+MAX_TITLE = 100_000
 
 
 def parse_embed_content(model: str, body: Mapping[str, Any]) -> ParsedRequest:
@@ -62,10 +63,9 @@ class _Reader:
         dotted = f"{where}." if where else ""
         for name in fields.keys() - _READ:
             self._notes.leave_out(name)
-        name = f"{dotted}outputDimensionality"
-        dimensions = {name: fields.get("outputDimensionality")}
-        self.dimensions.add(whole_field(dimensions, name, least=1, most=MAX_DIMENSIONS))
-        if title := text_in(fields, "title", where or "The body"):
+        named = {dotted + name: value for name, value in fields.items()}
+        self.dimensions.add(whole_field(named, f"{dotted}outputDimensionality", least=1, most=MAX_DIMENSIONS))
+        if title := text_field(named, f"{dotted}title", longest=MAX_TITLE):
             self.titles.append(title)
         return self._content(fields.get("content"), f"{dotted}content")
 

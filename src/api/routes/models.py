@@ -158,13 +158,17 @@ def _openai(name: str, gateway: Gateway) -> dict[str, Any]:
 
 
 def _anthropic(name: str, gateway: Gateway) -> dict[str, Any]:
-    model = gateway.catalog.current().models.get(name)
+    """A chain can take what the smallest of its models can."""
+    catalog = gateway.catalog.current()
+    model, models = catalog.models.get(name), catalog.route(name).models
     return {
         "type": "model",
         "id": name,
         "display_name": name,
         "created_at": datetime.fromtimestamp(_EPOCH, UTC),
         "lifecycle": model.lifecycle.value if model else "active",
+        "max_input_tokens": min(each.context_window for each in models),
+        "max_tokens": min(each.max_output for each in models),
     }
 
 
