@@ -9,9 +9,6 @@ from src.domain.completion.abilities import beyond
 from src.domain.completion.content import ToolCall
 from src.domain.completion.model import ChatMessage, ChatRole, Failure, Parameters, UpstreamFailed, UpstreamRequest
 
-OPENING = "(The conversation begins with the assistant.)"
-"""Stands in front where a history must begin with the user."""
-
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"})
 
 OPENING = "(The conversation begins with the assistant.)"
@@ -55,11 +52,6 @@ def refuse_choices(request: UpstreamRequest) -> None:
             Failure.UNSUPPORTED,
             f"The model {request.model.name} gives one answer at a time through this dialect: leave out n.",
         )
-
-
-def system_text(messages: Sequence[ChatMessage]) -> str:
-    """All system messages as one."""
-    return "\n\n".join(message.text for message in messages if message.role is ChatRole.SYSTEM and message.text)
 
 
 def safe_call_id(call_id: str, longest: int = 40) -> str:
