@@ -1,0 +1,345 @@
+"""What is kept behind the Responses API, seen through the stock client: it is the same dialogs, by another door."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+from openai.types.responses import Response
+
+from tests.sdk.conftest import OPENROUTER_MODEL, Scene, eventually
+from tests.support.upstream import Answer, Fail, Mind, ToolCall
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MODELS = ["gpt-4o", "claude-sonnet-5", "gemini-2.5-flash", OPENROUTER_MODEL]
+EVERY_MODEL = pytest.mark.parametrize("model", MODELS)
+TOOL: Any = {
+    "type": "function",
+    "name": "look",
+    "parameters": {"type": "object", "properties": {"q": {"type": "string"}}},
+    "strict": False,
+}
+
+
+async def client_of(scene: Scene, **options: Any) -> AsyncOpenAI:
+    """A strict client of a new person."""
+    return await scene.openai(await scene.person(), _strict_response_validation=True, max_retries=0, **options)
+
+
+async def texts_of(events: AsyncIterator[Any], most: int | None = None) -> tuple[str, int, list[str]]:
+    """The text that was streamed, the last sequence number and the types, of so many text events at the most."""
+    text, last, types, seen = "", -1, [], 0
+    async for event in events:
+        assert event.sequence_number > last, "they rise"
+        last = event.sequence_number
+        types.append(event.type)
+        if event.type == "response.output_text.delta":
+            text, seen = text + event.delta, seen + 1
+            if seen == most:
+                break
+    return text, last, types
+
+
+def asked_of(scene: Scene) -> str:
+    """Everything that the newest upstream request says."""
+    return str(scene.upstream.requests[-1].json)
+
+
+@EVERY_MODEL
+async def test_a_response_is_continued_by_its_id(scene: Scene, model: str) -> None:
+    client = await client_of(scene)
+    first = await client.responses.create(model=model, input="the first question", instructions="Be brief.")
+    assert (first.status, first.store, first.output_text) == ("completed", True, "echo: the first question")
+    second = await client.responses.create(model=model, input="the second", previous_response_id=first.id)
+    assert second.previous_response_id == first.id != second.id
+    said = asked_of(scene)
+    assert "the first question" in said
+    assert "echo: the first question" in said
+    assert "Be brief." not in said, "instructions are not carried over"
+    branch = await client.responses.create(model=model, input="instead", previous_response_id=first.id)
+    assert "the second" not in asked_of(scene)
+    assert {first.id, second.id, branch.id} >= {branch.id}
+
+
+@EVERY_MODEL
+async def test_a_response_is_told_again(scene: Scene, model: str) -> None:
+    client = await client_of(scene)
+    made = await client.responses.create(
+        model=model, input="hello", instructions="Be brief.", metadata={"a": "b"}, max_output_tokens=50
+    )
+    again = await client.responses.retrieve(made.id)
+    told, kept = made.to_dict(), again.to_dict()
+    same = {*told, *kept} - {"model", "output", "completed_at", "created_at"}
+    if model == "gpt-4o":  # relayed: what only its provider knows of it is not kept
+        same = {"id", "status", "usage", "store", "background", "previous_response_id", "tools", "tool_choice", "text"}
+    assert {name: told.get(name) for name in same} == {name: kept.get(name) for name in same}
+    assert again.output_text == made.output_text
+    assert (again.instructions, again.metadata, again.max_output_tokens) == ("Be brief.", {"a": "b"}, 50)
+    items = await client.responses.input_items.list(made.id)
+    assert [item.to_dict()["content"] for item in items.data] == [[{"type": "input_text", "text": "hello"}]]
+
+
+@EVERY_MODEL
+async def test_a_streamed_response_is_kept_too(scene: Scene, model: str) -> None:
+    client = await client_of(scene)
+    async with client.responses.stream(model=model, input="one two three") as stream:
+        text, _, types = await texts_of(stream)
+        final = await stream.get_final_response()
+    assert text == final.output_text == "echo: one two three"
+    assert (types[0], types[-1]) == ("response.created", "response.completed")
+    assert (await client.responses.retrieve(final.id)).output_text == text
+
+
+@EVERY_MODEL
+async def test_a_tools_result_goes_with_the_id_alone(scene: Scene, model: str) -> None:
+    scene.upstream.always(Mind())
+    client = await client_of(scene)
+    first = await client.responses.create(model=model, input="call it", tools=[TOOL])
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert [(call.name, call.arguments.replace(" ", "")) for call in calls] == [("look", '{"q":"callit"}')]
+    output: Any = {"type": "function_call_output", "call_id": calls[0].call_id, "output": "42"}
+    second = await client.responses.create(model=model, input=[output], tools=[TOOL], previous_response_id=first.id)
+    assert second.output_text == "result: 42"
+    kept = await client.responses.retrieve(first.id)
+    assert [item.type for item in kept.output] == [item.type for item in first.output]
+
+
+async def test_a_response_is_continued_natively_and_the_other_way_round(scene: Scene) -> None:
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True)
+    first = await client.responses.create(model="claude-sonnet-5", input="from responses", instructions="Be brief.")
+    [dialog] = (await person.http.get("/api/v1/dialogs")).json()["data"]
+    sent = await person.http.post(f"/api/v1/dialogs/{dialog['id']}/messages", json={"content": "natively"})
+    assert sent.status_code == 201, sent.text
+    assert "from responses" in asked_of(scene)
+    assert "Be brief." in asked_of(scene), "the dialog goes on as it was"
+    native = sent.json()["message"]
+    last = await client.responses.create(
+        model="claude-sonnet-5", input="back again", previous_response_id=f"resp_{native['id'].replace('-', '')}"
+    )
+    assert "natively" in asked_of(scene)
+    messages = (await person.http.get(f"/api/v1/dialogs/{dialog['id']}/messages")).json()["data"]
+    assert [each["content"] for each in messages] == [
+        *("from responses", "echo: from responses"),
+        *("natively", "echo: natively"),
+        *("back again", "echo: back again"),
+    ]
+    assert (await client.responses.retrieve(last.id)).output_text == "echo: back again"
+    assert (await client.responses.retrieve(f"resp_{native['id'].replace('-', '')}")).output_text == "echo: natively"
+    assert first.id == f"resp_{messages[1]['id'].replace('-', '')}"
+
+
+@EVERY_MODEL
+async def test_a_conversation_is_a_dialog(scene: Scene, model: str) -> None:
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True)
+    item: Any = {"type": "message", "role": "user", "content": "my name is Ann"}
+    made = await client.conversations.create(items=[item], metadata={"topic": "names"})
+    scene.upstream.script(Answer(text="somebody"))
+    await client.responses.create(model=model, input="who am I?", conversation=made.id)
+    assert "my name is Ann" in asked_of(scene)
+    items = await client.conversations.items.list(made.id, order="asc")
+    told = [(each.role, each.content[0].text) for each in items.data if each.type == "message"]
+    assert told == [("user", "my name is Ann"), ("user", "who am I?"), ("assistant", "somebody")]
+    newest = await client.conversations.items.list(made.id, limit=1)
+    assert (newest.data[0].id, newest.has_more) == (items.data[-1].id, True)
+    second = await client.conversations.items.list(made.id, limit=1, after=newest.data[0].id)
+    assert second.data[0].id == items.data[-2].id
+    added = await client.conversations.items.create(made.id, items=[{**item, "content": "and Bob"}])
+    assert (await client.conversations.items.retrieve(added.data[0].id, conversation_id=made.id)).to_dict()["content"]
+    await client.conversations.items.delete(items.data[0].id, conversation_id=made.id)
+    await client.responses.create(model=model, input="and now?", conversation={"id": made.id})
+    assert "Ann" not in asked_of(scene)
+    assert "and Bob" in asked_of(scene)
+    changed = await client.conversations.update(made.id, metadata={"topic": "others"})
+    assert changed.metadata == {"topic": "others"} == (await client.conversations.retrieve(made.id)).metadata
+    [dialog] = (await person.http.get("/api/v1/dialogs")).json()["data"]
+    assert made.id == f"conv_{dialog['id'].replace('-', '')}"
+    assert (await client.conversations.delete(made.id)).deleted
+    with pytest.raises(openai.NotFoundError):
+        await client.conversations.retrieve(made.id)
+
+
+async def test_what_is_not_to_be_stored_is_not(scene: Scene) -> None:
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True)
+    made = await client.responses.create(model="claude-sonnet-5", input="a secret", store=False)
+    assert not made.store
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(made.id)
+    assert (await person.http.get("/api/v1/dialogs")).json()["data"] == []
+    kept = await client.responses.create(model="claude-sonnet-5", input="kept")
+    await client.responses.create(model="claude-sonnet-5", input="x", previous_response_id=kept.id, store=False)
+    assert "echo: kept" in asked_of(scene)
+
+
+async def test_a_deleted_response_is_gone_and_what_follows_it_stays(scene: Scene) -> None:
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True)
+    first = await client.responses.create(model="gpt-4o", input="one")
+    second = await client.responses.create(model="gpt-4o", input="two", previous_response_id=first.id)
+    await client.responses.delete(first.id)
+    for gone in (client.responses.retrieve(first.id), client.responses.input_items.list(first.id)):
+        with pytest.raises(openai.NotFoundError):
+            await gone
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.responses.create(model="gpt-4o", input="x", previous_response_id=first.id)
+    assert caught.value.code == "previous_response_not_found"
+    third = await client.responses.create(model="gpt-4o", input="three", previous_response_id=second.id)
+    assert "echo: one" in asked_of(scene), "it is still what the others build upon"
+    await client.responses.delete(third.id)
+    alone = await client.responses.create(model="gpt-4o", input="alone")
+    assert len((await person.http.get("/api/v1/dialogs")).json()["data"]) == 2
+    await client.responses.delete(alone.id)
+    assert len((await person.http.get("/api/v1/dialogs")).json()["data"]) == 1
+
+
+async def test_what_is_anothers_is_not_there(scene: Scene) -> None:
+    alice, bob = await client_of(scene), await client_of(scene)
+    response = await alice.responses.create(model="gpt-4o", input="mine", background=True)
+    conversation = await alice.conversations.create(items=[{"type": "message", "role": "user", "content": "mine"}])
+    [item] = (await alice.conversations.items.list(conversation.id)).data
+    calls = len(scene.upstream.requests)
+    for attempt in (
+        bob.responses.retrieve(response.id),
+        bob.responses.retrieve(response.id, stream=True),
+        bob.responses.cancel(response.id),
+        bob.responses.delete(response.id),
+        bob.responses.input_items.list(response.id),
+        bob.responses.create(model="gpt-4o", input="x", previous_response_id=response.id),
+        bob.responses.create(model="gpt-4o", input="x", conversation=conversation.id),
+        bob.conversations.retrieve(conversation.id),
+        bob.conversations.update(conversation.id, metadata={}),
+        bob.conversations.items.list(conversation.id),
+        bob.conversations.items.create(conversation.id, items=[{"role": "user", "content": "x"}]),
+        bob.conversations.items.retrieve(item.id or "", conversation_id=conversation.id),
+        bob.conversations.items.delete(item.id or "", conversation_id=conversation.id),
+        bob.conversations.delete(conversation.id),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            await attempt
+    assert len(scene.upstream.requests) - calls in (0, 1), "alice's own may have begun late"
+
+
+@EVERY_MODEL
+async def test_a_background_response_goes_on_by_itself(scene: Scene, model: str) -> None:
+    gate = asyncio.Event()
+    scene.upstream.script(Answer(text="done at last", gate=gate))
+    client = await client_of(scene)
+    made = await client.responses.create(model=model, input="take your time", background=True)
+    assert (made.status, made.background, made.output) == ("queued", True, [])
+    assert (await client.responses.retrieve(made.id)).status == "in_progress"
+    gate.set()
+    found: list[Response] = []
+
+    async def has_ended() -> bool:
+        found[:] = [await client.responses.retrieve(made.id)]
+        return found[0].status != "in_progress"
+
+    await eventually(has_ended)
+    assert (found[0].status, found[0].output_text) == ("completed", "done at last")
+
+
+async def test_a_background_response_is_cancelled(scene: Scene) -> None:
+    gate = asyncio.Event()
+    scene.upstream.script(Answer(chunks=("never ", "the end"), gate=gate, gate_after=1))
+    client = await client_of(scene)
+    made = await client.responses.create(model="claude-sonnet-5", input="hello", background=True, stream=True)
+    _, _, types = await texts_of(aiter(made), most=1)
+    [created] = [await client.responses.retrieve(await newest_of(client, scene))]
+    ended = await client.responses.cancel(created.id)
+    assert (ended.status, types[0]) == ("cancelled", "response.created")
+    assert (await client.responses.cancel(created.id)).status == "cancelled", "twice is once"
+    gate.set()
+    whole = await client.responses.create(model="gpt-4o", input="hello")
+    with pytest.raises(openai.BadRequestError, match="synchronous"):
+        await client.responses.cancel(whole.id)
+
+
+async def newest_of(client: AsyncOpenAI, scene: Scene) -> str:
+    """The id of the newest response, as the native API tells it."""
+    http = scene.gateway.client(client.api_key)
+    dialog = (await http.get("/api/v1/dialogs")).json()["data"][0]
+    message = (await http.get(f"/api/v1/dialogs/{dialog['id']}/messages")).json()["data"][-1]
+    return f"resp_{message['id'].replace('-', '')}"
+
+
+@EVERY_MODEL
+@pytest.mark.parametrize("is_over", [False, True], ids=["while it is given", "afterwards"])
+async def test_a_background_stream_is_resumed_where_it_was_left(scene: Scene, model: str, is_over: bool) -> None:
+    gate = asyncio.Event()
+    words = tuple(f"word{number} " for number in range(8))
+    scene.upstream.script(Answer(chunks=words, gate=gate, gate_after=5))
+    client = await client_of(scene)
+    stream = await client.responses.create(model=model, input="count", background=True, stream=True)
+    seen, last, types = await texts_of(aiter(stream), most=3)
+    await stream.close()
+    name = await newest_of(client, scene)
+    if is_over:
+        gate.set()
+
+        async def has_ended() -> bool:
+            return (await client.responses.retrieve(name)).status == "completed"
+
+        await eventually(has_ended)
+    resumed = await client.responses.retrieve(name, stream=True, starting_after=last)
+    gate.set()
+    rest, _, more = await texts_of(aiter(resumed))
+    assert seen + rest == "".join(words)
+    assert (types[0], more[-1]) == ("response.created", "response.completed")
+    assert "response.created" not in more
+    whole, _, types = await texts_of(aiter(await client.responses.retrieve(name, stream=True)))
+    assert (whole, types[0]) == ("".join(words), "response.created")
+
+
+async def test_a_failed_response_costs_nothing_and_says_so(scene: Scene) -> None:
+    person = await scene.person(credit=10_000)
+    client = await scene.openai(person, _strict_response_validation=True, max_retries=0)
+    scene.upstream.always(Fail(status=500))
+    with pytest.raises(openai.InternalServerError):
+        await client.responses.create(model="claude-sonnet-5", input="hello")
+    failed = await client.responses.create(model="claude-sonnet-5", input="hello", background=True)
+
+    async def has_failed() -> bool:
+        return (await client.responses.retrieve(failed.id)).status == "failed"
+
+    await eventually(has_failed)
+    told = await client.responses.retrieve(failed.id)
+    assert told.error is not None
+    assert (told.error.code, told.output) == ("server_error", [])
+    assert await scene.standing(person) == (10_000, 0)
+
+
+async def test_a_quota_is_exhausted_once(scene: Scene) -> None:
+    person = await scene.person(credit=5)
+    client = await scene.openai(person)
+    for more in ({}, {"stream": True}, {"background": True}):
+        sent = len(scene.sent)
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.responses.create(model="gpt-4o", input="hello " * 50, **more)
+        assert (caught.value.code, len(scene.sent) - sent) == ("insufficient_quota", 1)
+    assert (await person.http.get("/api/v1/dialogs")).json()["data"] == []
+
+
+async def test_a_repeated_response_is_the_same_one(scene: Scene) -> None:
+    client = await client_of(scene)
+    headers = {"idempotency-key": "once"}
+    first = await client.responses.create(model="gpt-4o", input="hello", extra_headers=headers)
+    again = await client.responses.create(model="gpt-4o", input="hello", extra_headers=headers)
+    assert first.to_dict() == again.to_dict()
+    assert (await client.responses.retrieve(first.id)).output_text == "echo: hello"
+
+
+async def test_images_and_calls_are_told_natively_with_their_types(scene: Scene) -> None:
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True)
+    scene.upstream.script(Answer(tool_calls=(ToolCall(name="look", arguments={"q": "x"}),)))
+    image: Any = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "auto"}
+    content: Any = [{"type": "input_text", "text": "see"}, image]
+    await client.responses.create(model="claude-sonnet-5", input=[{"role": "user", "content": content}], tools=[TOOL])
+    [dialog] = (await person.http.get("/api/v1/dialogs")).json()["data"]
+    messages = (await person.http.get(f"/api/v1/dialogs/{dialog['id']}/messages")).json()["data"]
+    assert [[part["type"] for part in each["parts"]] for each in messages] == [["text", "image"], ["tool_call"]]
