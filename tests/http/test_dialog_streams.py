@@ -63,6 +63,21 @@ async def settled(person: Person, *, used: bool = True) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(("model", "dropped"), [("gpt-4o", ["top_k"]), ("claude-3-opus", ["seed"])])
+async def test_what_the_model_was_not_told_of_is_named_with_the_whole_answer(
+    model: str, dropped: list[str], alice: Person, upstream: Upstream
+) -> None:
+    upstream.always(Answer(chunks=WORDS))
+    path = await opened(alice, model=model)
+    question = {"content": "Count.", "params": {"seed": 3, "top_k": 5}}
+    whole = await alice.http.post(path, json=question)
+    assert whole.headers["x-gateway-dropped-params"] == ",".join(dropped)
+    streamed = events_of((await alice.http.post(path, json={**question, "stream": True})).text)
+    assert [each[2].get("dropped_params") for each in streamed] == [*[None] * (len(streamed) - 1), dropped]
+    silent = events_of((await alice.http.post(path, json={"content": "Count.", "stream": True})).text)
+    assert "dropped_params" not in silent[-1][2]
+
+
 @pytest.mark.parametrize("model", ["gpt-4o", "claude-3-opus", "gemini-2.5-flash"])
 async def test_events_are_numbered_and_end_with_what_was_stored(model: str, alice: Person, upstream: Upstream) -> None:
     upstream.always(Answer(chunks=WORDS, usage=Usage(input=7, output=5)))
