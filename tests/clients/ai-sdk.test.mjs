@@ -7,10 +7,12 @@ import { createAnthropic } from "@ai-sdk/anthropic";
 import { createGoogle } from "@ai-sdk/google";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateObject, generateText, isStepCount, Output, streamText, tool } from "ai";
+import { embedMany, generateObject, generateText, isStepCount, Output, streamText, tool } from "ai";
 import { z } from "zod";
 
-import { callQuestion, counted, errorOf, key, keyWithoutCredit, lookUp, models, question, toolAnswer, url } from "./support.mjs";
+import {
+  callQuestion, counted, embeddingModels, errorOf, key, keyWithoutCredit, lookUp, models, question, url,
+} from "./support.mjs";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
@@ -88,3 +90,18 @@ for (const [name, provider] of Object.entries(providers)) {
     }
   });
 }
+
+describe("embeddings", () => {
+  const openai = createOpenAI({ baseURL: `${url}/v1`, apiKey: key });
+  const google = createGoogle({ baseURL: `${url}/v1beta`, apiKey: key });
+
+  for (const id of embeddingModels) {
+    for (const [name, provider] of Object.entries({ openai, google })) {
+      test(`${id} gives vectors over ${name}`, async () => {
+        const { embeddings } = await embedMany({ model: provider.embeddingModel(id), values: ["one", "two"] });
+        assert.equal(embeddings.length, 2);
+        assert.ok(embeddings[1].every(Number.isFinite));
+      });
+    }
+  }
+});

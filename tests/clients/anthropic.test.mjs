@@ -70,6 +70,14 @@ describe("messages", () => {
     });
   }
 
+  test("the list has every model, and each can be looked up", async () => {
+    const ids = (await Array.fromAsync(client.models.list())).map(({ id }) => id);
+    for (const model of models) {
+      assert.ok(ids.includes(model));
+      assert.equal((await client.models.retrieve(model)).id, model);
+    }
+  });
+
   test("a wrong key is an AuthenticationError", async () => {
     const stranger = new Anthropic({ baseURL: url, apiKey: "sk-gw-nobody" });
     const error = await errorOf(stranger.messages.create(ask("claude-sonnet-5")));

@@ -5,7 +5,9 @@ import { describe, test } from "node:test";
 
 import { ApiError, GoogleGenAI } from "@google/genai";
 
-import { callQuestion, errorOf, key, keyWithoutCredit, lookUp, lookUpSchema, models, question, toolAnswer, url } from "./support.mjs";
+import {
+  callQuestion, embeddingModels, errorOf, key, keyWithoutCredit, lookUp, lookUpSchema, models, question, url,
+} from "./support.mjs";
 
 const clientWith = (apiKey) => new GoogleGenAI({ apiKey, httpOptions: { baseUrl: url } });
 const client = clientWith(key);
@@ -54,6 +56,19 @@ describe("generateContent", () => {
       assert.ok(counted.totalTokens > 0);
     });
   }
+
+  for (const model of embeddingModels) {
+    test(`${model} gives vectors`, async () => {
+      const { embeddings } = await client.models.embedContent({ model, contents: ["one", "two"] });
+      assert.equal(embeddings.length, 2);
+      assert.ok(embeddings[1].values.every(Number.isFinite));
+    });
+  }
+
+  test("the list has every model", async () => {
+    const names = (await Array.fromAsync(await client.models.list())).map(({ name }) => name);
+    for (const model of models) assert.ok(names.includes(`models/${model}`), `${names}`);
+  });
 
   test("a wrong key is a 401", async () => {
     const error = await errorOf(clientWith("sk-gw-nobody").models.generateContent({ model: models[2], contents: question }));

@@ -8,7 +8,7 @@ import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
 import {
-  callQuestion, counted, errorOf, key, keyWithoutCredit, lookUp, lookUpSchema, models, question, toolAnswer, url,
+  callQuestion, counted, embeddingModels, errorOf, key, keyWithoutCredit, lookUp, lookUpSchema, models, question, toolAnswer, url,
 } from "./support.mjs";
 
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key });
@@ -132,6 +132,17 @@ describe("responses", () => {
       });
     }
 
+    test(`${model} remembers a conversation`, async () => {
+      const { id } = await client.conversations.create({ metadata: { topic: "greetings" } });
+      for (const input of [question, "And again"]) {
+        const response = await client.responses.create({ model, input, conversation: id });
+        assert.equal(response.output_text, `echo: ${input}`);
+      }
+      const items = await Array.fromAsync(client.conversations.items.list(id, { order: "asc" }));
+      const texts = items.map(({ content: [{ text }] }) => text);
+      assert.deepEqual(texts, [question, `echo: ${question}`, "And again", "echo: And again"]);
+    });
+
     test(`${model} gives JSON of a schema`, async () => {
       const response = await client.responses.parse({
         model, input: question, text: { format: zodTextFormat(Question, "question") },
@@ -146,5 +157,27 @@ describe("responses", () => {
     const error = await errorOf(poor.responses.create({ model: "gpt-4o", input: question }));
     assert.equal(error.code, "insufficient_quota");
     assert.equal(counter.requests, 1);
+  });
+});
+
+describe("embeddings", () => {
+  for (const model of embeddingModels) {
+    test(`${model} gives the same vectors in both encodings`, async () => {
+      const asked = { model, input: ["one", "two"] };
+      const packed = await client.embeddings.create(asked);
+      const spelled = await client.embeddings.create({ ...asked, encoding_format: "float" });
+      assert.equal(packed.data.length, 2);
+      assert.deepEqual(packed.data[1].embedding, spelled.data[1].embedding.map(Math.fround));
+    });
+  }
+});
+
+describe("models", () => {
+  test("the list has every model, and each can be looked up", async () => {
+    const ids = (await Array.fromAsync(client.models.list())).map(({ id }) => id);
+    for (const model of models) {
+      assert.ok(ids.includes(model));
+      assert.equal((await client.models.retrieve(model)).id, model);
+    }
   });
 });

@@ -7,6 +7,8 @@ export const keyWithoutCredit = process.env.GATEWAY_KEY_WITHOUT_CREDIT;
 // One model of each provider: a client's own dialect is relayed, the others are translated.
 export const models = ["gpt-4o", "claude-sonnet-5", "gemini-2.5-flash"];
 
+export const embeddingModels = ["text-embedding-3-small", "gemini-embedding-001"];
+
 // The upstream answers "echo: " and the question, calls the first tool with {q: question} where the question says
 // "call", answers "result: " and what the tool said, and gives JSON that fits the schema it was given.
 export const question = "Hello there";
