@@ -1,9 +1,9 @@
 """The messages of OpenAI's chat completions, inwards."""
 
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, groupby
 from typing import Any
 
 import orjson
@@ -162,15 +162,31 @@ def _thoughts(message: Mapping[str, Any], where: str) -> Iterator[Thinking]:
     """As routers write them with their signatures, else as most servers do."""
     details = message.get("reasoning_details")
     if isinstance(details, list) and details:
-        for index, detail in enumerate(details):
-            place = f"{where}.reasoning_details[{index}]"
-            yield from _thought(object_at(detail, place), place)
+        places = [f"{where}.reasoning_details[{number}]" for number in range(len(details))]
+        told = [(object_at(detail, place), place) for detail, place in zip(details, places, strict=True)]
+        for _, pieces in groupby(told, key=lambda each: each[0].get("index")):
+            yield from _joined(thought for detail, place in pieces for thought in _thought(detail, place))
         return
     for name in ("reasoning_content", "reasoning"):
         text = message.get(name)
         if isinstance(text, str) and text:
             yield Thinking(text=text, origin=OWN)
             return
+
+
+def _joined(pieces: Iterable[Thinking]) -> Iterator[Thinking]:
+    """Clients put the pieces of a stream back as they came: those without a signature belong to the next one's."""
+    text = ""
+    for piece in pieces:
+        if piece.redacted:
+            yield piece
+        elif piece.signature is None:
+            text += piece.text
+        else:
+            yield replace(piece, text=text + piece.text)
+            text = ""
+    if text:
+        yield Thinking(text=text, origin=OWN)
 
 
 def _thought(detail: Mapping[str, Any], where: str) -> Iterator[Thinking]:
