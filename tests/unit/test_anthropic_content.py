@@ -275,6 +275,55 @@ def test_a_count_needs_no_maximum() -> None:
     assert parsed.chat.parameters.max_output_tokens is None
 
 
+THEIR_THOUGHT = {"type": "thinking", "thinking": "hm", "signature": GOOGLES}
+CALLED = {"type": "tool_use", "id": "t", "name": "weather", "input": {}}
+ANSWERED = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "18"}]}
+
+
+def wire_body(parsed: ParsedRequest) -> Any:
+    assert parsed.chat.wire is not None
+    return parsed.chat.wire.body
+
+
+def test_anthropic_is_not_told_the_thoughts_of_others() -> None:
+    own = {"type": "thinking", "thinking": "hm", "signature": "abc"}
+    signed = {**CALLED, "extra_content": {"google": {"thought_signature": "sig"}}}
+    asked = {"role": "user", "content": "how warm?"}
+    said = [
+        asked,
+        {"role": "assistant", "content": [THEIR_THOUGHT, own, signed]},
+        ANSWERED,
+        {"role": "assistant", "content": [THEIR_THOUGHT, {"type": "redacted_thinking", "data": GOOGLES}]},
+    ]
+    parsed = parse(messages=said, metadata={"a": 1})
+    told = [asked, {"role": "assistant", "content": [own, CALLED]}, ANSWERED]
+    assert wire_body(parsed) == {"model": "fast", "max_tokens": 50, "messages": told, "metadata": {"a": 1}}
+    assert len(parsed.chat.messages[1].parts) == 3
+
+
+@pytest.mark.parametrize(
+    ("begun_by", "more", "thinks"),
+    [
+        ([THEIR_THOUGHT], [], False),
+        ([THEIR_THOUGHT], [{"role": "assistant", "content": "18"}, {"role": "user", "content": "and?"}], True),
+        ([{"type": "thinking", "thinking": "hm", "signature": "abc"}, THEIR_THOUGHT], [], True),
+    ],
+)
+def test_anthropic_does_not_think_in_the_middle_of_what_others_began(
+    begun_by: list[Any], more: list[Any], thinks: bool
+) -> None:
+    said = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "content": [*begun_by, CALLED]},
+        ANSWERED,
+        *more,
+    ]
+    body = wire_body(parse(messages=said, thinking={"type": "enabled", "budget_tokens": 2000}))
+    assert ("thinking" in body) == thinks
+    adaptive = wire_body(parse(messages=said, thinking={"type": "adaptive"}))
+    assert adaptive["thinking"] == {"type": "adaptive"}
+
+
 def in_content(role: str, block: Any) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": [block]}]}
 

@@ -35,12 +35,13 @@ _FIELDS = {
 
 class Notes:
     """Names of what a body says that has no place in our words: `untranslated` goes missing, with `untranslatable`
-    the body cannot be translated at all.
+    the body cannot be translated at all. `has_foreign`: it holds what Anthropic itself would not know.
     """
 
     def __init__(self) -> None:
         self.untranslated: dict[str, None] = {}
         self.untranslatable: dict[str, None] = {}
+        self.has_foreign = False
 
     def leave_out(self, name: str) -> None:
         self.untranslated[name[:64]] = None
@@ -125,8 +126,9 @@ def _parts(block: Any, where: str, role: ChatRole, notes: Notes) -> tuple[Part, 
         case "image" | "document":
             return _file(block, where, notes)
         case "thinking" | "redacted_thinking":
-            return (_thought(block, where),)
+            return (_thought(block, where, notes),)
         case "tool_use":
+            notes.has_foreign |= "extra_content" in block
             return (_call(block, where),)
         case _:
             return (_result(block, where, notes),)
@@ -192,11 +194,13 @@ def _inner(content: Any, where: str, notes: Notes) -> tuple[Text | Media, ...]:
     return tuple(found)
 
 
-def _thought(block: Mapping[str, Any], where: str) -> Thinking:
-    if block["type"] == "redacted_thinking":
-        signature, origin = opened(_string(block, "data", where), OWN)
+def _thought(block: Mapping[str, Any], where: str, notes: Notes) -> Thinking:
+    is_redacted = block["type"] == "redacted_thinking"
+    seal = _string(block, "data", where) if is_redacted else _optional(block, "signature", where) or ""
+    signature, origin = opened(seal, OWN)
+    notes.has_foreign |= origin is not OWN
+    if is_redacted:
         return Thinking(signature=signature, redacted=True, origin=origin)
-    signature, origin = opened(_optional(block, "signature", where) or "", OWN)
     return Thinking(text=_string(block, "thinking", where), signature=signature, origin=origin)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from src.api.dialects.anthropic_content import Notes, message_of, system_message
+from src.api.dialects.anthropic_foreign import without_foreign
 from src.api.dialects.anthropic_tools import choice_of, tools_of
 from src.api.dialects.fields import (
     MAX_TOKENS,
@@ -68,7 +69,7 @@ def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | Non
     parameters = _parameters(body, most, parallel, notes)
     wire = WireBody(
         format=WireFormat.MESSAGES,
-        body=body,
+        body=without_foreign(body) if notes.has_foreign else body,
         headers=_forwarded(headers),
         untranslatable=tuple(notes.untranslatable),
         wants_usage=True,
