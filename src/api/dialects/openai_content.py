@@ -175,12 +175,12 @@ def _thoughts(message: Mapping[str, Any], where: str) -> Iterator[Thinking]:
 
 
 def _joined(pieces: Iterable[Thinking]) -> Iterator[Thinking]:
-    """Clients put the pieces of a stream back as they came: those without a signature belong to the next one's."""
+    """Clients put the pieces of a stream back as they came: those without a seal belong to the next one with one."""
     text = ""
     for piece in pieces:
         if piece.redacted:
             yield piece
-        elif piece.signature is None:
+        elif piece.signature is None and piece.origin is OWN:
             text += piece.text
         else:
             yield replace(piece, text=text + piece.text)
