@@ -88,6 +88,10 @@ check-delivery: $(STAMP)
 		case "$$said" in *"set $$missing"*) ;; *) echo "Unclear refusal without $$missing: $$said"; exit 1;; esac; \
 	done
 
+.PHONY: compatibility
+compatibility: $(STAMP) ## Write docs/compatibility.md from what every dialect can ask of every kind of provider
+	$(BIN)/python -m tests.compat
+
 .PHONY: bench
 bench: $(STAMP) ## Run every benchmark
 	@set -e; for file in benchmarks/*.py; do \
