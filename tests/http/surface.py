@@ -17,7 +17,7 @@ from src.shared.clock import utc_now
 from tests.support.gateway import ADMIN_KEY, ENCRYPTION_KEY, JWT_SECRET, PROVIDER_KEY, RunningGateway
 from tests.support.upstream import Upstream
 
-NATIVE, OPENAI, ANTHROPIC = "native", "openai", "anthropic"
+NATIVE, OPENAI, ANTHROPIC, GEMINI = "native", "openai", "anthropic", "gemini"
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 MESSAGES = {"model": "claude-3-opus", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
 JSON_TYPE = {"content-type": "application/json"}
@@ -30,6 +30,8 @@ def dialect_of(path: str) -> str:
     """The dialect that the errors of a path are told in."""
     if path.startswith("/v1/messages"):
         return ANTHROPIC
+    if path.startswith("/v1beta/") or (path.startswith("/v1/models/") and ":" in path):
+        return GEMINI
     return OPENAI if path.startswith("/v1/") else NATIVE
 
 
@@ -63,6 +65,10 @@ def check_error(response: httpx2.Response, status: int, dialect: str | None = No
         case "openai":
             assert body.keys() == {"error"}
             assert error.keys() - {"details"} == {"message", "type", "param", "code"}
+        case "gemini":
+            assert body.keys() == {"error"}
+            assert error.keys() == {"code", "message", "status", "details"}
+            assert error["code"] == status
         case "anthropic":
             assert body.keys() == {"type", "error", "request_id"}
             assert body["type"] == "error"
@@ -143,7 +149,7 @@ def body_routes(gateway: RunningGateway, *, optional: bool = False) -> list[tupl
             if operation is None:
                 continue
             takes_body = "requestBody" in operation and (optional or operation["requestBody"].get("required", False))
-            if takes_body or path in ("/v1/chat/completions", "/v1/messages"):
+            if takes_body or path in ("/v1/chat/completions", "/v1/messages", "/v1/embeddings"):
                 found.append((method.upper(), path))
     return found
 
