@@ -1,12 +1,11 @@
 """The messages of OpenAI's chat completions, inwards."""
 
+import json
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, groupby
 from typing import Any
-
-import orjson
 
 from src.api.dialects.fields import list_at, object_at, text_at
 from src.api.dialects.media import kind_of, opened_data_url
@@ -146,7 +145,7 @@ def _said(role: ChatRole, parts: list[Part]) -> ChatMessage:
 def _arguments(value: Any, where: str) -> str:
     """JSON as the model wrote it. Some clients send it read already, or nothing where there are none."""
     if isinstance(value, dict):
-        return orjson.dumps(value).decode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text_at("" if value is None else value, where) or "{}"
 
 

@@ -3,11 +3,10 @@
 They come as JSON that nobody has checked: what cannot be read fails as malformed, unknown fields are passed over.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
 
 from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.content import Text, text_of
@@ -186,7 +185,7 @@ class _Calls:
 def _arguments(value: Any) -> str:
     """JSON as the model wrote it; some servers have read it already."""
     if isinstance(value, dict):
-        return told(orjson.dumps(value).decode())
+        return told(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     return told(value)
 
 
