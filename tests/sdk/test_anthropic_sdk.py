@@ -134,18 +134,21 @@ async def test_tools_and_images_are_relayed_unharmed_to_anthropic(scene: Scene) 
 
 @pytest.mark.parametrize("model", TRANSLATED)
 @pytest.mark.parametrize(
-    ("name", "more"),
-    [("tools", {"tools": [WEATHER]}), ("images", {"messages": [{"role": "user", "content": [PICTURE]}]})],
+    "block",
+    [
+        {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "x"}]},
+        {"type": "container_upload", "file_id": "f1"},
+        {"type": "of_the_future"},
+    ],
+    ids=lambda block: block["type"],
 )
-async def test_what_cannot_be_translated_is_refused_by_name(
-    scene: Scene, model: str, name: str, more: dict[str, Any]
-) -> None:
+async def test_what_cannot_be_translated_is_refused_by_name(scene: Scene, model: str, block: dict[str, Any]) -> None:
     client = await scene.anthropic()
-    body: dict[str, Any] = {"messages": HELLO, **more}
+    messages: list[Any] = [{"role": "user", "content": [block]}]
     for stream in (False, True):
         with pytest.raises(BadRequestError) as refused:
-            await client.messages.create(model=model, max_tokens=50, stream=stream, **body)
-        assert f"cannot be translated for the model {model}: {name};" in refused.value.message
+            await client.messages.create(model=model, max_tokens=50, stream=stream, messages=messages)
+        assert f"cannot be translated for the model {model}: {block['type']};" in refused.value.message
         assert refused.value.type == "invalid_request_error"
     assert len(scene.sent) == 2
     assert scene.upstream.requests == []

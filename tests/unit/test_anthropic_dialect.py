@@ -60,6 +60,20 @@ def test_unknown_fields_are_tolerated_and_named() -> None:
     assert parsed.untranslated == ("context_management", "thinking")
 
 
+def test_a_thread_is_refused_in_the_words_that_make_clients_do_without() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(thread={"type": "create"})
+    assert (caught.value.param, caught.value.specific_code) == ("thread", "thread_unsupported_request")
+    assert parse(thread=None).untranslated == ()
+
+
+def test_other_models_are_not_the_clients_to_choose() -> None:
+    parsed = parse(fallbacks=[{"model": "dear"}])
+    assert parsed.chat.wire is not None
+    assert parsed.chat.wire.body == {"model": "fast", "max_tokens": 50, "messages": [HELLO]}
+    assert parsed.untranslated == ("fallbacks",)
+
+
 def test_version_and_betas_go_along_and_credentials_do_not() -> None:
     forwarded = {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b", "anthropic-future": "c"}
     kept = {"x-api-key": "sk-gw-1", "anthropic-dangerous-direct-browser-access": "true", "anthropic-workspace-id": "w"}

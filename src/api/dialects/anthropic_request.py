@@ -35,6 +35,12 @@ _NOT_FORWARDED = frozenset(
 )
 """What is between the client's page and us, or chooses among accounts of the operator's."""
 
+NO_THREADS = "thread_unsupported_request"
+"""Clients that read this send the whole conversation instead."""
+
+_LEFT_TO_CHAINS = "fallbacks"
+"""Other models to answer, which are the gateway's to choose: keys are scoped and calls are paid for by model."""
+
 _TRANSLATED = frozenset(
     {
         *("model", "messages", "system", "stream", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences"),
@@ -57,6 +63,7 @@ def parse_count(body: Mapping[str, Any], headers: Mapping[str, str]) -> ParsedRe
 
 
 def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | None) -> ParsedRequest:
+    _refuse_threads(body)
     notes = Notes()
     notes.leave_out_rest(body, _TRANSLATED)
     model, messages = model_field(body), messages_field(body)
@@ -69,7 +76,7 @@ def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | Non
     parameters = _parameters(body, most, parallel, notes)
     wire = WireBody(
         format=WireFormat.MESSAGES,
-        body=without_foreign(body) if notes.has_foreign else body,
+        body=_for_anthropic(body, notes),
         headers=_forwarded(headers),
         untranslatable=tuple(notes.untranslatable),
         wants_usage=True,
@@ -83,6 +90,21 @@ def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | Non
         wire=wire,
     )
     return ParsedRequest(model=model, chat=chat, untranslated=tuple(sorted(notes.untranslated)))
+
+
+def _refuse_threads(body: Mapping[str, Any]) -> None:
+    """Conversations kept at the provider would be one tenant's as much as another's, and of any length."""
+    if body.get("thread") is not None:
+        raise InvalidRequest(
+            "Threads are not kept here: send the whole conversation, without thread.", param="thread", code=NO_THREADS
+        )
+
+
+def _for_anthropic(body: Mapping[str, Any], notes: Notes) -> Mapping[str, Any]:
+    """The body as it may be relayed: mostly as it is."""
+    if _LEFT_TO_CHAINS in body:
+        body = {name: value for name, value in body.items() if name != _LEFT_TO_CHAINS}
+    return without_foreign(body) if notes.has_foreign else body
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
