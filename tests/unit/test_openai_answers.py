@@ -168,6 +168,13 @@ def test_content_may_be_a_list() -> None:
     assert whole(content=content)[0] == (Text(text="ab"),)
 
 
+@pytest.mark.parametrize("name", ["content", "refusal", "reasoning_content"])
+def test_what_cannot_be_stored_is_mended(name: str) -> None:
+    (part,) = whole(**{name: "a\0b\ud800"})[0]
+    assert isinstance(part, Text | Refusal | Thinking)
+    assert part.text == "a\ufffdb?"
+
+
 def test_a_refusal_is_no_text() -> None:
     assert whole(content=None, refusal="no")[0] == (Refusal(text="no"),)
 

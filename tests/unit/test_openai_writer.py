@@ -138,6 +138,14 @@ def test_chunks_add_up_to_the_whole_answer() -> None:
     assert made["message"]["reasoning_content"] == "hmso"
 
 
+@pytest.mark.parametrize("origin", [OWN, FOREIGN])
+def test_thoughts_before_and_after_words_are_two(origin: WireFormat) -> None:
+    deltas = (ThinkingDelta("a", origin=origin), TextDelta("so"), ThinkingDelta("b", origin=origin), TextDelta("!"))
+    details = whole(*deltas)["message"]["reasoning_details"]
+    assert [each["text"] for each in details] == ["a", "b"]
+    assert put_together(*deltas)["message"]["reasoning_details"] == details
+
+
 @pytest.mark.parametrize("form", ["whole", "chunks"])
 @pytest.mark.parametrize(
     "part",
