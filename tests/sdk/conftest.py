@@ -13,6 +13,9 @@ import httpx2
 import pytest
 import pytest_asyncio
 from anthropic import AsyncAnthropic
+from google.genai import Client as GoogleClient
+from google.genai.client import AsyncClient as AsyncGoogleClient
+from google.genai.types import HttpOptions
 from openai import AsyncOpenAI
 
 from tests.support.gateway import ADMIN_KEY, Person, RunningGateway, gateway_environment, running_gateway, sqlite_url
@@ -68,6 +71,20 @@ class Scene:
         given = {"base_url": self.gateway.url, "http_client": self._http(), **options}
         given.setdefault("api_key", person.secret if person else ADMIN_KEY)
         return await self.stack.enter_async_context(AsyncAnthropic(**given))
+
+    async def google(self, person: Person | None = None, headers: dict[str, str] | None = None) -> AsyncGoogleClient:
+        """The stock Google client of a person (by default of the administrator, whom no quota limits)."""
+        http = await self.stack.enter_async_context(self._http())  # which the SDK leaves open
+        options = HttpOptions(base_url=self.gateway.url, httpx_async_client=http, headers=headers)
+        return GoogleClient(api_key=person.secret if person else ADMIN_KEY, http_options=options).aio
+
+    def google_sync(self, person: Person | None = None) -> GoogleClient:
+        """The same client without asyncio."""
+        made = GoogleClient(
+            api_key=person.secret if person else ADMIN_KEY, http_options=HttpOptions(base_url=self.gateway.url)
+        )
+        self.stack.callback(made.close)
+        return made
 
     async def standing(self, person: Person) -> tuple[int, int]:
         """Balance and held tokens."""
