@@ -208,10 +208,9 @@ class ResponsesWriter:
         yield from item.end(status)
 
     def _end_all(self, status: str) -> Iterator[Event]:
-        """Only the last item of an answer that was broken off is not whole."""
+        """Only the last item of an answer that was broken off is not whole; calls are open beside it."""
         last = len(self._output) - 1
-        if self._open is not None:
-            yield from self._end_open(status if self._open.index == last else "completed")
+        yield from self._end_open(status)
         for call in self._calls.values():
             yield from self._end(call, status if call.index == last else "completed")
 
