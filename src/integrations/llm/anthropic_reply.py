@@ -127,11 +127,15 @@ class AnswerReader:
             case "redacted_thinking":
                 yield ThinkingDelta(signature=told(block.data), redacted=True, origin=OWN)
             case "tool_use":
+                if not block.name:
+                    raise failed_with(Failure.MALFORMED)
                 number = self.calls.setdefault(index, len(self.calls))
                 given = _json(block.input) if block.input else ""
                 if not given:
                     self.silent_calls.add(index)
                 yield ToolCallDelta(number, told(block.id), told(block.name), given)
+            case None:
+                raise failed_with(Failure.MALFORMED)
             case _:
                 self.opaque[index] = {"block": orjson.loads(_json(block.to_dict())), "input": ""}
 

@@ -97,6 +97,8 @@ async def _answer(
         if response.status != 200:
             raise relay_failures.malformed("The provider did not count.", response.status)
         data = bytearray()
-        while len(data) <= MAX_COUNT_BYTES and (piece := await response.content.readany()):
+        while piece := await response.content.readany():
             data += piece
+            if len(data) > MAX_COUNT_BYTES:
+                raise relay_failures.malformed("The provider's answer is too large.", response.status)
         return bytes(data)
