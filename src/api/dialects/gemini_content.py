@@ -75,8 +75,8 @@ class _Reader:
 
     def turn(self, content: Any, where: str) -> tuple[ChatRole, list[Part]]:
         fields = camel_fields(content, where)
-        name = fields.get("role") or "user"
-        role = _ROLES.get(name) if isinstance(name, str) else None
+        name = fields.get("role", "user")
+        role = _ROLES.get(name or "user") if isinstance(name, str) else None
         if role is None:
             raise InvalidRequest(f"{where}.role must be user or model.", param=f"{where}.role")
         return role, self.parts(fields, where)

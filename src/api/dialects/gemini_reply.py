@@ -38,14 +38,17 @@ _REASONS = {
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """Usage in Google's words: the prompt's tokens include cached ones. Thoughts are among the candidates' tokens."""
-    cached = {"cachedContentTokenCount": usage.cache_read_tokens} if usage.cache_read_tokens else {}
-    return {
+    """Usage in Google's words: the prompt's tokens include cached ones, the candidates' leave out the thoughts."""
+    counts = {
         "promptTokenCount": usage.input_tokens,
-        "candidatesTokenCount": usage.output_tokens,
+        "candidatesTokenCount": usage.output_tokens - usage.reasoning_tokens,
         "totalTokenCount": usage.total_tokens,
-        **cached,
     }
+    if usage.cache_read_tokens:
+        counts["cachedContentTokenCount"] = usage.cache_read_tokens
+    if usage.reasoning_tokens:
+        counts["thoughtsTokenCount"] = usage.reasoning_tokens
+    return counts
 
 
 class GeminiWriter:

@@ -12,6 +12,7 @@ from src.integrations.llm.failures import Refusal, upstream_errors
 from src.integrations.llm.google_reply import Told, reply_of
 from src.integrations.llm.google_request import dropped_of, request_arguments
 from src.integrations.llm.guarded_client import noting_responses
+from src.integrations.llm.relay_failures import delay_in, reasons_in
 
 if TYPE_CHECKING:
     from google.genai import Client
@@ -67,16 +68,6 @@ def _refusal_in(error: Exception) -> Refusal | None:
         return None
     status = error.code if isinstance(error.code, int) else None
     headers = dict(getattr(error.response, "headers", None) or {})
+    said = error.details.get("error", error.details) if isinstance(error.details, dict) else {}
     message = error.message if isinstance(error.message, str) else ""
-    details = [detail for detail in _details(error.details) if isinstance(detail, dict)]
-    names = tuple(str(detail["reason"]) for detail in details if "reason" in detail)
-    for detail in details:
-        if "retryDelay" in detail:  # "34.5s", where others send a header
-            headers.setdefault("retry-after", str(detail["retryDelay"]).removesuffix("s"))
-    return Refusal(status=status, message=message, names=names, headers=headers)
-
-
-def _details(body: Any) -> list[Any]:
-    error = body.get("error", body) if isinstance(body, dict) else {}
-    details = error.get("details") if isinstance(error, dict) else None
-    return details if isinstance(details, list) else []
+    return Refusal(status=status, message=message, names=reasons_in(said), headers={**delay_in(said), **headers})

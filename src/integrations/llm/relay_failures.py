@@ -22,7 +22,25 @@ def of_answer(status: int, body: Any, headers: Mapping[str, str], secrets: tuple
     message = _message_in(error)
     for secret in secrets:
         message = message.replace(secret, "[...]")
+    if "retry-after" not in headers:
+        headers = delay_in(error) or headers
     return refused(Refusal(status=status, message=message, names=_names_in(error), headers=headers))
+
+
+def delay_in(error: Any) -> dict[str, str]:
+    """The header that says what Google says in a detail of its error, where it is written "34.5s"."""
+    found = [detail["retryDelay"] for detail in _details(error) if "retryDelay" in detail]
+    return {"retry-after": str(found[0]).removesuffix("s")} if found else {}
+
+
+def reasons_in(error: Any) -> tuple[str, ...]:
+    """Google's names for what is wrong."""
+    return tuple(str(detail["reason"]) for detail in _details(error) if "reason" in detail)
+
+
+def _details(error: Any) -> list[dict[str, Any]]:
+    details = error.get("details") if isinstance(error, dict) else None
+    return [each for each in details if isinstance(each, dict)] if isinstance(details, list) else []
 
 
 def of_error_object(error: Any) -> UpstreamFailed:
@@ -43,7 +61,8 @@ def _message_in(error: Any) -> str:
 def _names_in(error: Any) -> tuple[str, ...]:
     if not isinstance(error, dict):
         return ()
-    return tuple(name for key in ("code", "type") if isinstance(name := error.get(key), str))
+    names = (name for key in ("code", "type") if isinstance(name := error.get(key), str))
+    return (*names, *reasons_in(error))
 
 
 def _status_in(error: Any) -> int | None:
