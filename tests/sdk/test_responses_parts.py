@@ -188,3 +188,36 @@ async def test_thoughts_go_from_model_to_model_and_each_gets_its_own(scene: Scen
     assert "anthropic thinks" not in json.dumps(second.json)
     assert json.dumps(third.json).count("anthropic thinks") == 1
     assert "llm-gateway" not in json.dumps([first.json, second.json, third.json])
+
+
+@EVERY_MODEL
+async def test_items_that_are_named_are_told(scene: Scene, model: str) -> None:
+    scene.upstream.always(
+        Answer(text="I look", thinking="hm", tool_calls=(ToolCall(name="look", arguments={"q": "a"}),))
+    )
+    client = await client_of(scene)
+    asked: Any = {"model": model, "tools": [LOOK], "reasoning": {"effort": "low", "summary": "auto"}}
+    _, answered = await streamed(client, input="hi", **asked)
+    call: Any = answered.output[-1]
+    named: list[Any] = [{"type": "item_reference", "id": item.id} for item in answered.output]
+    said: list[Any] = [{"role": "user", "content": "hi"}, *named]
+    said.append({"type": "function_call_output", "call_id": call.call_id, "output": "found"})
+    scene.upstream.always(Mind())
+    after = await client.responses.create(input=said, **asked)
+    assert after.output_text == "result: found"
+    assert "I look" in asked_of(scene)
+    stranger = await client_of(scene)
+    with pytest.raises(openai.NotFoundError, match=str(named[0]["id"])):
+        await stranger.responses.create(input=said, **asked)
+
+
+@EVERY_MODEL
+async def test_what_is_told_again_has_the_same_items(scene: Scene, model: str) -> None:
+    scene.upstream.always(Answer(thinking="hm", text="so", tool_calls=(ToolCall(name="mcp__crm__find"),)))
+    client = await client_of(scene)
+    asked: Any = {"model": model, "input": "hi", "tools": [CRM], "reasoning": {"effort": "low"}}
+    _, answered = await streamed(client, **asked)
+    again = await client.responses.retrieve(answered.id)
+    assert [item.to_dict().get("id") for item in again.output] == [item.to_dict().get("id") for item in answered.output]
+    call: Any = again.output[-1]
+    assert (call.name, call.namespace) == ("find", "mcp__crm")

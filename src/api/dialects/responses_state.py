@@ -12,9 +12,11 @@ from src.api.container import Gateway
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.responses_ids import id_in, response_id
 from src.api.dialects.responses_items import output_items
+from src.api.dialects.responses_references import with_referenced_items
 from src.api.dialects.responses_reply import response_body, status_of
 from src.api.dialects.responses_request import ResponsesRequest, chat_of, parse_response
 from src.api.dialects.responses_stream import ResponsesWriter, after
+from src.api.dialects.responses_tools import namespaces_of
 from src.api.dialects.streaming import Door, Stateful, serve
 from src.api.errors import Dialect, error_body, error_response
 from src.api.sse import EventStream
@@ -35,6 +37,7 @@ ENDPOINT = "responses"
 
 async def respond(asked: ResponsesRequest, principal: Principal, request: Request, gateway: Gateway) -> Response:
     """Answer, and keep the answer in a dialog unless the client wishes otherwise."""
+    asked = await with_referenced_items(asked, principal, gateway)
     place = await _place(asked, principal, gateway)
     how = Asked(
         at=gateway.clock(),
@@ -70,6 +73,7 @@ async def respond(asked: ResponsesRequest, principal: Principal, request: Reques
 
 async def asked_chat(asked: ResponsesRequest, principal: Principal, gateway: Gateway) -> ParsedRequest:
     """What a model would be asked, with everything that was said before. Raises what `respond` does."""
+    asked = await with_referenced_items(asked, principal, gateway)
     place = await _place(asked, principal, gateway)
     return chat_of(asked, _history(asked, place), response_id(new_id()))
 
@@ -116,7 +120,12 @@ def told_again(answer: Message) -> dict[str, Any]:
         model=_model(answer),
         echo=settings,
         status=status,
-        output=output_items(_parts(answer), answer.id, status=_item_status(answer)),
+        output=output_items(
+            _parts(answer),
+            answer.id,
+            status=_item_status(answer),
+            namespaces=namespaces_of(settings.get("tools") or ()),
+        ),
         usage=answer.usage,
         error=_error(answer),
         incomplete_reason=reason,
@@ -125,7 +134,8 @@ def told_again(answer: Message) -> dict[str, Any]:
 
 
 def _parts(answer: Message) -> Sequence[Any]:
-    return [part_from(each) for each in answer.all_parts if each.get("text") != ""]
+    """A thought may be a signature alone, but text that says nothing is no item."""
+    return [part_from(each) for each in answer.all_parts if each != {"type": "text", "text": ""}]
 
 
 def _item_status(answer: Message) -> str:
