@@ -30,12 +30,8 @@ NAMES = {
     "logprobs": "top_logprobs",
     "response_format": "text.format",
     "thinking": "reasoning",
-    "max_output_tokens": "max_output_tokens",
 }
 """The dialect's names of parameters, where it has others than the domain."""
-
-ENCRYPTED = "reasoning.encrypted_content"
-_LOGPROBS = "message.output_text.logprobs"
 
 _FORWARDED = ("openai-", "x-codex-", "x-openai-")
 _FORWARDED_NAMES = frozenset(

@@ -14,7 +14,7 @@ from src.api.dialects.responses_ids import id_in, response_id
 from src.api.dialects.responses_items import output_items
 from src.api.dialects.responses_references import with_referenced_items
 from src.api.dialects.responses_reply import response_body, status_of
-from src.api.dialects.responses_request import ResponsesRequest, chat_of, parse_response
+from src.api.dialects.responses_request import NAMES, ResponsesRequest, chat_of, namespaces_in, parse_response
 from src.api.dialects.responses_stream import ResponsesWriter, after
 from src.api.dialects.responses_tools import namespaces_of
 from src.api.dialects.streaming import Door, Stateful, serve
@@ -53,7 +53,12 @@ async def respond(asked: ResponsesRequest, principal: Principal, request: Reques
 
     def writer(parsed: ParsedRequest, answer_id: UUID) -> ResponsesWriter:
         return ResponsesWriter(
-            parsed, answer_id, echo=asked.echo, response_id=response_id(answer_id), created_at=how.at
+            parsed,
+            answer_id,
+            echo=asked.echo,
+            response_id=response_id(answer_id),
+            created_at=how.at,
+            namespaces=namespaces_in(asked),
         )
 
     def accepted() -> Mapping[str, Any]:
@@ -67,7 +72,7 @@ async def respond(asked: ResponsesRequest, principal: Principal, request: Reques
         background=asked.background,
         accepted=accepted if asked.background and not asked.stream else None,
     )
-    door = Door(dialect=Dialect.OPENAI, endpoint=ENDPOINT, writer=writer)
+    door = Door(dialect=Dialect.OPENAI, endpoint=ENDPOINT, writer=writer, names=NAMES)
     return await serve(door, parsed, principal, request, gateway, stateful)
 
 
