@@ -146,10 +146,11 @@ class GoogleReader(TailReader):
         candidates = _objects(payload.get("candidates"))
         for candidate in candidates:
             self._note(candidate)
-        if self._holding and candidates:
+        if self.is_complete and (candidates or not self._holding):
+            # Some servers say in every chunk that it may be the last.
+            self.hold(anew=True)
+        elif candidates:
             self._holding = False
-        elif self.is_complete:
-            self.hold()
         return True
 
     def _is_marked(self, events: bytes) -> bool:

@@ -169,6 +169,7 @@ class TailReader:
         self.progressed = False
         self.is_over = False
         self._holding = False
+        self._is_anew = False
         self._has_begun = False
         self._held: list[bytes] = []
 
@@ -192,9 +193,9 @@ class TailReader:
         """An event that was looked at, as the client gets it."""
         return event
 
-    def hold(self) -> None:
-        """Keep everything from this event on for the end."""
-        self._holding = True
+    def hold(self, *, anew: bool = False) -> None:
+        """Keep everything from this event on for the end; `anew`: what was kept before flows on."""
+        self._holding, self._is_anew = True, anew
 
     @property
     def held(self) -> bytes:
@@ -218,10 +219,11 @@ class TailReader:
         kept = self._look_closely(event)
         if self.failure is not None:
             return
-        if not self._holding and self._held:
+        if self._held and (self._is_anew or not self._holding):
             # What seemed to be the end was not: the answer goes on.
             flowing.extend(self._held)
             self._held.clear()
+        self._is_anew = False
         if kept:
             (self._held if self._holding else flowing).append(self.outgoing(event))
 
