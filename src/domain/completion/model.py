@@ -277,11 +277,10 @@ class CacheWish:
 class Outcome:
     """How a call ended, as it was settled. `error` is set where the caller gets no (whole) answer.
 
-    `deltas` are the pieces in which it was delivered, `id` is what its client knows it by.
-    `output_cap` is what the quota shrank the
-    output to, `prompt_estimate` our own count of the prompt, where the call was to keep it. `cache` is None where the
-    response cache was off. `dropped` names parameters that a translation left out. `told_parts`: see Finished.parts.
-    `vectors` are those that were asked for, in the order of their inputs: float32, little-endian.
+    `deltas` are the pieces in which it was delivered, `id` is what its client knows it by. `output_cap` is what the
+    quota shrank the output to, `prompt_estimate` our own count of the prompt, where the call was to keep it. `cache` is
+    None where the response cache was off. `dropped` names parameters that a translation left out. `told_parts`: see
+    Finished.parts. `vectors` are those that were asked for, in the order of their inputs: float32, little-endian.
     """
 
     id: UUID
