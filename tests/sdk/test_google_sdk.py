@@ -8,7 +8,9 @@ from google.genai import types
 from google.genai.errors import ClientError, ServerError
 from pydantic import BaseModel
 
+from src.api import sse
 from tests.sdk.conftest import OPENROUTER_MODEL, Scene
+from tests.sdk.test_forced_ends import model_in_steps, was_charged
 from tests.support.upstream import Answer, ErrorEvent, Fail, Mind, ToolCall, Usage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -225,7 +227,7 @@ async def test_a_relayed_body_reaches_google_with_every_field_it_has(scene: Scen
         model="gemini-2.5-flash",
         contents="Hello",
         config=types.GenerateContentConfig(
-            safety_settings=[types.SafetySetting(category="HARM_CATEGORY_HARASSMENT", threshold="BLOCK_NONE")],  # type: ignore[arg-type]
+            safety_settings=[types.SafetySetting(category="HARM_CATEGORY_HARASSMENT", threshold="BLOCK_NONE")],
             tools=[types.Tool(google_search=types.GoogleSearch())],
             http_options=types.HttpOptions(extra_body={"xUnknown": {"a": [1, None]}}),
         ),
@@ -246,10 +248,36 @@ async def test_what_a_translation_leaves_out_is_told(scene: Scene, model: str) -
         model=model,
         contents="Hello",
         config=types.GenerateContentConfig(
-            safety_settings=[types.SafetySetting(category="HARM_CATEGORY_HARASSMENT", threshold="BLOCK_NONE")],  # type: ignore[arg-type]
+            safety_settings=[types.SafetySetting(category="HARM_CATEGORY_HARASSMENT", threshold="BLOCK_NONE")],
             tools=[types.Tool(google_search=types.GoogleSearch())],
         ),
     )
     assert response.sdk_http_response
     headers = response.sdk_http_response.headers or {}
     assert headers["x-gateway-dropped-params"] == "safetySettings,tools[googleSearch]"
+
+
+@pytest.mark.parametrize("model", MODELS[:2])
+async def test_signs_of_life_do_not_disturb_a_slow_stream(
+    scene: Scene, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEPALIVE_S", 0.01)
+    scene.upstream.always(Answer(chunks=("Good ", "day"), chunk_delay_s=0.2))
+    client = await scene.google()
+    stream = await client.models.generate_content_stream(model=model, contents="Hello there")
+    assert [chunk.text async for chunk in stream if chunk.text] == ["Good ", "day"]
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "google"])
+async def test_a_stream_ends_where_the_quota_does(scene: Scene, provider: str) -> None:
+    model = await model_in_steps(scene, provider)
+    person = await scene.person(credit=200)
+    client = await scene.google(person)
+    scene.upstream.always(Answer(text="word " * 300, chunk_delay_s=0.0005))
+    chunks = [chunk async for chunk in await client.models.generate_content_stream(model=model, contents="Hello there")]
+    assert ("word " * 300).startswith("".join(chunk.text or "" for chunk in chunks))
+    reasons = [each.finish_reason for chunk in chunks for each in chunk.candidates or () if each.finish_reason]
+    assert reasons == [types.FinishReason.MAX_TOKENS]
+    usage = chunks[-1].usage_metadata
+    assert usage
+    assert await was_charged(scene, person) == min(200, usage.total_token_count or 0)
