@@ -12,6 +12,7 @@ from anthropic import Anthropic, AsyncAnthropic, BadRequestError, beta_async_too
 from anthropic.types import Message
 from pydantic import BaseModel
 
+from src.api import sse
 from tests.sdk.conftest import OPENROUTER_MODEL, Scene
 from tests.support.upstream import Answer, Garbage, Mind, ToolCall
 
@@ -404,6 +405,23 @@ async def test_a_model_behind_a_compatible_server_shows_its_thoughts(
     assert again.stop_reason == "end_turn"
     (block,) = scene.upstream.requests[-1].json["messages"][1]["content"]
     assert (block["type"], block["text"]) == ("text", "so")
+
+
+async def test_a_silent_stream_is_kept_alive_with_pings(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "KEEPALIVE_S", 0.01)
+    gate = asyncio.Event()
+    scene.upstream.script(Answer(chunks=("so ", "it is"), gate=gate, gate_after=1))
+    body = {"model": "gpt-4o", "max_tokens": 50, "messages": question("a"), "stream": True}
+    names: list[str] = []
+    async with scene.gateway.http.stream("POST", "/v1/messages", json=body) as answered:
+        async for line in answered.aiter_lines():
+            assert not line.startswith(":")
+            names += [line.removeprefix("event: ")] if line.startswith("event: ") else []
+            if names.count("ping") == 3:
+                gate.set()
+    assert names[:2] == ["message_start", "ping"]
+    assert names.count("ping") >= 3
+    assert [name for name in names if name != "ping"][-2:] == ["message_delta", "message_stop"]
 
 
 async def test_tool_calls_keep_their_ids(client: AsyncAnthropic, scene: Scene) -> None:

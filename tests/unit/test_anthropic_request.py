@@ -1,6 +1,7 @@
 """Requests in Anthropic's words: in the order that it demands, and with what is left out named."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -369,6 +370,27 @@ class TestParameters:
     def test_what_the_format_does_not_know_is_named(self) -> None:
         given: dict[str, Any] = {"seed": 1, "presence_penalty": 0.1, "frequency_penalty": 0.1, "logprobs": 2}
         assert dropped(**given) == ("presence_penalty", "frequency_penalty", "seed", "logprobs")
+
+    def test_blank_stop_sequences_are_left_out_by_name(self) -> None:
+        assert sent(stop=("\n", "END"))["stop_sequences"] == ["END"]
+        assert "stop_sequences" not in sent(stop=("\n\n",))
+        assert (dropped(stop=("END",)), dropped(stop=("\n", "END"))) == ((), ("stop",))
+
+    @pytest.mark.parametrize(
+        ("upstream", "takes_both"),
+        [
+            ("claude-3-opus-20240229", True),
+            ("claude-opus-4-20250514", True),
+            ("claude-sonnet-4-0", True),
+            ("claude-opus-4-1-20250805", False),
+            ("claude-haiku-4-5-20251001", False),
+        ],
+    )
+    def test_newer_models_take_temperature_or_top_p(self, upstream: str, takes_both: bool) -> None:
+        request = asking(temperature=0.5, top_p=0.9)
+        asked = asked_of(replace(request, model=replace(request.model, upstream=upstream)))
+        assert ("top_p" in asked.arguments["extra_body"]) == takes_both
+        assert asked.dropped == (() if takes_both else ("top_p",))
 
     def test_sampling_goes_by_the_version_that_knows_it(self) -> None:
         given = sent(temperature=0.5)

@@ -1,5 +1,6 @@
 """Requests in Anthropic's words, for the stock SDK."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ SAMPLING_VERSION = "2023-06-01"
 
 JSON_ONLY = "Answer with one JSON object and nothing else."
 """There is no format for JSON of any form."""
+
+_ONE_OF_BOTH = re.compile(r"claude-(opus-4-[1-9]|(sonnet|haiku)-4-[5-9])(?!\d)")
+"""Models that refuse temperature and top_p together."""
 
 LEAST_TOP_P = 0.95
 """While it thinks, a model takes no smaller one, and no other sampling."""
@@ -50,9 +54,12 @@ def asked_of(request: UpstreamRequest) -> Asked:
     }
     if system := _system(request):
         arguments["system"] = system
-    if chat.parameters.stop:
-        arguments["stop_sequences"] = list(chat.parameters.stop)
-    taken = {"stop", "parallel_tool_calls", "response_format", *sampling, *(["reasoning"] if thought.is_wished else [])}
+    stops = [stop for stop in chat.parameters.stop if stop.strip()]  # blank ones are refused
+    if stops:
+        arguments["stop_sequences"] = stops
+    taken = {"parallel_tool_calls", "response_format", *sampling}
+    taken |= {"stop"} if len(stops) == len(chat.parameters.stop) else set()
+    taken |= {"reasoning"} if thought.is_wished else set()
     return Asked(arguments=arguments, dropped=(*left_out(request, taken), *tools_left_out(chat), *turns.left_out))
 
 
@@ -78,6 +85,8 @@ def _sampling(request: UpstreamRequest, thought: Thought) -> dict[str, Any]:
     wished = request.chat.parameters
     named = {"temperature": wished.temperature, "top_p": wished.top_p, "top_k": wished.top_k}
     given = {name: value for name, value in named.items() if value is not None}
+    if "temperature" in given and _ONE_OF_BOTH.search(request.model.upstream):
+        given.pop("top_p", None)
     if thought.is_on:
         return {name: value for name, value in given.items() if name == "top_p" and value >= LEAST_TOP_P}
     return given
