@@ -10,8 +10,8 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from tests.http.surface import NATIVE, OPENAI, books_are_right, check_error, dialect_of
-from tests.http.ways import EVERY_WAY, STREAMS, WHOLES, Way, events_in, text_of
+from tests.http.surface import ANTHROPIC, GEMINI, NATIVE, OPENAI, books_are_right, check_error
+from tests.http.ways import EVERY_WAY, STREAMS, WHOLES, Way, details_of, events_in, text_of
 from tests.support.gateway import Person, RunningGateway
 from tests.support.upstream import Answer, CutAfter, ErrorEvent, Fail, Garbage, Upstream, Usage
 
@@ -24,8 +24,9 @@ WORDS = ("one ", "two ", "three ", "four ", "five ")
 TEXT = "".join(WORDS)
 ANSWER = Answer(chunks=WORDS, usage=Usage(input=7, output=5))
 ON, OFF, REFRESH = ({"x-gateway-cache": wish} for wish in ("on", "off", "refresh"))
-RELAYED = [way for way in EVERY_WAY if "relayed" in way.name]
-COMPATIBLE = [way for way in EVERY_WAY if way.dialect != NATIVE]
+WAYS = [way for way in EVERY_WAY if not way.is_stateful]
+RELAYED = [way for way in WAYS if "relayed" in way.name]
+COMPATIBLE = [way for way in WAYS if way.dialect != NATIVE]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -114,7 +115,7 @@ async def calls_of(person: Person) -> int:
     return sum(row["calls"] for row in rows)
 
 
-@pytest.mark.parametrize("way", EVERY_WAY, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=str)
 class TestEveryWay:
     async def test_an_answer_is_given_again_and_costs_nothing(
         self, way: Way, alice: Person, upstream: Upstream
@@ -234,7 +235,7 @@ class TestEveryWay:
         self, way: Way, alice: Person, gateway: RunningGateway
     ) -> None:
         asked, poor = question(way), await person_of(gateway, credit=1)
-        check_error(await asked.ask(poor), 429 if way.dialect == OPENAI else 402, way.dialect)
+        check_error(await asked.ask(poor), way.exhausted, way.dialect)
         await asked.ask(alice)
         assert await asked.use(poor) == "hit"
         assert await spent(poor, credit=1) == 0
@@ -262,8 +263,8 @@ class TestEveryWay:
         self, way: Way, alice: Person, gateway: RunningGateway, upstream: Upstream
     ) -> None:
         asked, poor = question(way), await person_of(gateway, credit=1)
-        refused = check_error(await asked.ask(poor), 429 if way.dialect == OPENAI else 402, way.dialect)
-        given = {"amount": refused["details"]["needed"] + 3}
+        refused = check_error(await asked.ask(poor), way.exhausted, way.dialect)
+        given = {"amount": int(details_of(refused, way)["needed"]) + 3}
         await gateway.http.post(f"/api/v1/admin/users/{poor.id}/tokens", json=given)
         upstream.script(replace(ANSWER, chunks=tuple(f"{number} " for number in range(90)), usage=None))
         short = await asked.ask(poor)
@@ -271,7 +272,7 @@ class TestEveryWay:
         assert await asked.use(alice) == "miss"
 
 
-@pytest.mark.parametrize("way", EVERY_WAY, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_it_is_off_where_nobody_wants_it(way: Way, alice: Person, upstream: Upstream) -> None:
     asked = question(way)
     uses = [await asked.use(alice, {}) for _ in range(2)]
@@ -296,12 +297,16 @@ async def test_what_was_relayed_is_given_again_byte_for_byte(way: Way, alice: Pe
 @pytest.mark.parametrize("way", COMPATIBLE, ids=str)
 async def test_requests_with_tools_are_never_cached(way: Way, alice: Person, upstream: Upstream) -> None:
     if "translated" in way.name:
-        way = replace(way, model="gpt-4o" if dialect_of(way.path) == OPENAI else "claude-3-opus")
+        way = replace(way, model={OPENAI: "claude-3-opus"}.get(way.dialect, "gpt-4o"))
     function = {"name": "f", "parameters": {"type": "object"}}
-    tool = {"type": "function", "function": function} if way.dialect == OPENAI else {"name": "f", "input_schema": {}}
-    body = {**way.body(question(way).text), "tools": [tool]}
+    tools = {
+        OPENAI: {"type": "function", "function": function},
+        ANTHROPIC: {"name": "f", "input_schema": {}},
+        GEMINI: {"functionDeclarations": [function]},
+    }
+    body = {**way.body(question(way).text), "tools": [tools[way.dialect]]}
     for _ in range(2):
-        answer = await alice.http.post(way.path, json=body, headers=ON)
+        answer = await alice.http.post(way.url, json=body, headers=ON)
         assert text_of(answer, way) == TEXT
         assert "x-gateway-cache" not in answer.headers
     assert len(upstream.requests) == 2
@@ -313,9 +318,11 @@ async def test_who_asks_is_no_part_of_the_question_and_any_other_field_is(
 ) -> None:
     body = way.body(question(way).text)
     variants: list[dict[str, Any]] = [{}, {"metadata": {"user_id": "me"}}, {"user": "me"}, {"temperature": 0.25}]
+    if way.dialect == GEMINI:
+        variants = [{}, {"labels": {"a": "b"}}, {"labels": {}}, {"generationConfig": {"temperature": 0.25}}]
     uses = []
     for more in variants:
-        answer = await alice.http.post(way.path, json={**body, **more}, headers=ON)
+        answer = await alice.http.post(way.url, json={**body, **more}, headers=ON)
         assert text_of(answer, way) == TEXT
         uses.append(answer.headers["x-gateway-cache"])
     assert uses == ["miss", "hit", "hit", "miss"]
@@ -348,13 +355,13 @@ async def test_a_dialog_goes_on_below_an_answer_from_the_cache(alice: Person, up
     assert "".join(str(event.get("text", "")) for event in events_in(heard)) == TEXT
 
 
-@pytest.mark.parametrize("way", [way for way in STREAMS if way.dialect != NATIVE], ids=str)
+@pytest.mark.parametrize("way", [way for way in COMPATIBLE if way.stream], ids=str)
 async def test_a_stream_whose_client_leaves_goes_on_for_whoever_waits_for_it(
     way: Way, alice: Person, gateway: RunningGateway, upstream: Upstream
 ) -> None:
     gate, asked = asyncio.Event(), question(way)
     upstream.always(replace(ANSWER, gate=gate, gate_after=2))
-    async with alice.http.stream("POST", way.path, json=way.body(asked.text), headers=ON) as leading:
+    async with alice.http.stream("POST", way.url, json=way.body(asked.text), headers=ON) as leading:
         stream, seen = leading.aiter_bytes(), b""  # its end would hang up
         while WORDS[1].strip().encode() not in seen:
             seen += await anext(stream)
@@ -367,13 +374,13 @@ async def test_a_stream_whose_client_leaves_goes_on_for_whoever_waits_for_it(
     assert await spent(alice) == 12
 
 
-@pytest.mark.parametrize("way", [way for way in STREAMS if way.dialect != NATIVE], ids=str)
+@pytest.mark.parametrize("way", [way for way in COMPATIBLE if way.stream], ids=str)
 async def test_a_stream_that_nobody_else_waits_for_ends_with_its_client(
     way: Way, alice: Person, upstream: Upstream
 ) -> None:
     asked = question(way)
     upstream.script(replace(ANSWER, gate=asyncio.Event(), gate_after=2))
-    async with alice.http.stream("POST", way.path, json=way.body(asked.text), headers=ON) as leading:
+    async with alice.http.stream("POST", way.url, json=way.body(asked.text), headers=ON) as leading:
         stream, seen = leading.aiter_bytes(), b""
         while WORDS[1].strip().encode() not in seen:
             seen += await anext(stream)

@@ -9,10 +9,11 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.http.surface import ANTHROPIC, NATIVE, OPENAI
+from tests.http.surface import ANTHROPIC, GEMINI, NATIVE, OPENAI
 from tests.support.gateway import Person
 
 QUESTION = "Count to five."
+RESPONSES = "/v1/responses"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,21 @@ class Way:
         return self.path == "/chat"
 
     @property
+    def is_stateful(self) -> bool:
+        """Whether its answers are kept in dialogs, and so never in the response cache."""
+        return self.path == RESPONSES
+
+    @property
+    def url(self) -> str:
+        """The path, with the model where that is part of it."""
+        return self.path.format(model=self.model)
+
+    @property
+    def exhausted(self) -> int:
+        """The status of a refusal for want of quota."""
+        return 429 if self.dialect in (OPENAI, GEMINI) else 402
+
+    @property
     def status(self) -> int:
         """Of an answer."""
         return 201 if self.dialect == NATIVE and not self.stream and not self.is_cached else 200
@@ -43,13 +59,17 @@ class Way:
         if self.dialect == NATIVE:
             asked: dict[str, Any] = {"content": question, "model": self.model}
             return asked | ({"stream": True} if self.stream else {})
+        if self.dialect == GEMINI:
+            return {"contents": [{"role": "user", "parts": [{"text": question}]}]}
+        if self.path == RESPONSES:
+            return {"model": self.model, "input": question, "stream": self.stream}
         limit = {"max_tokens": 100} if self.dialect == ANTHROPIC else {}
         messages = [{"role": "user", "content": question}]
         return {"model": self.model, "messages": messages, "stream": self.stream, **limit}
 
     async def prepare(self, person: Person) -> "Sender":
         """Ready to ask, in a dialog of its own where it is one."""
-        path = self.path
+        path = self.url
         if not path:
             dialog = await person.http.post("/api/v1/dialogs", json={})
             path = f"/api/v1/dialogs/{dialog.json()['id']}/messages"
@@ -92,6 +112,7 @@ class Sender:
 
 def _ways(*, stream: bool) -> list[Way]:
     openai, anthropic = "/v1/chat/completions", "/v1/messages"
+    gemini = f"/v1beta/models/{{model}}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
     return [
         Way(name="native", dialect=NATIVE, model="gpt-4o", stream=stream),
         *([] if stream else [Way(name="chat", dialect=NATIVE, model="gpt-4o", stream=False, path="/chat")]),
@@ -99,6 +120,10 @@ def _ways(*, stream: bool) -> list[Way]:
         Way(name="openai translated", dialect=OPENAI, model="claude-3-opus", stream=stream, path=openai),
         Way(name="anthropic relayed", dialect=ANTHROPIC, model="claude-3-opus", stream=stream, path=anthropic),
         Way(name="anthropic translated", dialect=ANTHROPIC, model="gpt-4o", stream=stream, path=anthropic),
+        Way(name="responses relayed", dialect=OPENAI, model="gpt-4o", stream=stream, path=RESPONSES),
+        Way(name="responses translated", dialect=OPENAI, model="claude-3-opus", stream=stream, path=RESPONSES),
+        Way(name="gemini relayed", dialect=GEMINI, model="gemini-2.5-flash", stream=stream, path=gemini),
+        Way(name="gemini translated", dialect=GEMINI, model="gpt-4o", stream=stream, path=gemini),
     ]
 
 
@@ -120,8 +145,12 @@ def text_of(response: httpx2.Response, way: Way) -> str:
         return "".join(_delta(each) for each in events_in(response))
     body = response.json()
     match way.dialect:
+        case "openai" if way.path == RESPONSES:
+            return "".join(part["text"] for item in body["output"] for part in item["content"])
         case "openai":
             return str(body["choices"][0]["message"]["content"])
+        case "gemini":
+            return _candidate_text(body)
         case "anthropic":
             return "".join(block["text"] for block in body["content"])
         case _:
@@ -131,6 +160,37 @@ def text_of(response: httpx2.Response, way: Way) -> str:
 def _delta(event: dict[str, Any]) -> str:
     if "choices" in event:
         return "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+    if "candidates" in event:
+        return _candidate_text(event)
+    if "sequence_number" in event:
+        return str(event["delta"]) if event["type"] == "response.output_text.delta" else ""
     if isinstance(event.get("delta"), dict):
         return str(event["delta"].get("text", ""))
     return str(event.get("text", ""))
+
+
+def _candidate_text(body: dict[str, Any]) -> str:
+    parts = (part for each in body["candidates"] for part in (each.get("content") or {}).get("parts") or [])
+    return "".join(part.get("text", "") for part in parts)
+
+
+def error_of(event: dict[str, Any]) -> Any:
+    """What an event says went wrong."""
+    return event.get("error") or (event.get("response") or {}).get("error")
+
+
+def details_of(error: dict[str, Any], way: Way) -> dict[str, str]:
+    """What an error tells besides its message, as texts."""
+    details = error["details"][0]["metadata"] if way.dialect == GEMINI else error["details"]
+    return {name: str(value) for name, value in details.items()}
+
+
+def code_of(error: dict[str, Any], way: Way) -> str:
+    """Our own word in an error."""
+    match way.dialect:
+        case "anthropic":
+            return str(error["details"]["error_code"])
+        case "gemini":
+            return str(error["details"][0]["reason"])
+        case _:
+            return str(error["code"])

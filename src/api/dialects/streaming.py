@@ -33,6 +33,9 @@ from src.shared.errors import GatewayError, Unavailable
 WAIT_S = 0.5
 """How often the answer of a call that another replica makes is looked for."""
 
+UNCACHED = CacheWish(on=False)
+"""An answer that its client knows by an id is nobody else's."""
+
 GIVEN_UP = Unavailable("The request that this one repeated was given up; try again.")
 
 
@@ -179,7 +182,7 @@ async def serve(
         parsed=parsed,
         principal=principal,
         request_id=request.state.request_id,
-        cache=cache_wish(request.headers),
+        cache=cache_wish(request.headers) if stateful is None else UNCACHED,
         gateway=gateway,
         stateful=stateful,
     )

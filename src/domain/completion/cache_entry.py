@@ -30,7 +30,7 @@ MAX_ENTRY_BYTES = 1024 * 1024
 FORM = 3
 """Raised whenever entries or keys change: what was kept before is not found any more."""
 
-_WITHOUT_MEANING = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
+_WITHOUT_MEANING = frozenset({"user", "metadata", "labels", "safety_identifier", "prompt_cache_key"})
 """Fields that say who asks, and change nothing in the answer."""
 
 _ACTING = ("tools", "functions", "mcp_servers", "web_search_options", "plugins", "container", "store")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from src.domain.catalog.model import CachePolicy
+from src.domain.catalog.model import CachePolicy, WireFormat
 from src.domain.completion.cache_entry import cache_key
 from src.domain.completion.model import Call, ChatRequest, ChatRole
 from src.domain.completion.ports import Embedder, QuestionIndex
@@ -80,10 +80,11 @@ def _reworded(chat: ChatRequest, change: Callable[[str], str]) -> tuple[str, Cha
     """The last words of the user, and the request with those changed."""
     if chat.wire is None:
         *before, last = chat.messages
-        if last.role is not ChatRole.USER:
+        if last.role is not ChatRole.USER or last.parts:
             return None
         return last.text, replace(chat, messages=(*before, replace(last, text=change(last.text))))
-    said = _reworded_body(chat.wire.body, change)
+    reworded = _reworded_contents if chat.wire.format is WireFormat.GENERATE_CONTENT else _reworded_body
+    said = reworded(chat.wire.body, change)
     return said and (said[0], replace(chat, wire=replace(chat.wire, body=said[1])))
 
 
@@ -98,3 +99,17 @@ def _reworded_body(body: Mapping[str, Any], change: Callable[[str], str]) -> tup
     text: str = texts[0]["text"]
     changed = [{**part, "text": change(text)} if part is texts[0] else part for part in parts]
     return text, {**body, "messages": [*before, {**last, "content": changed}]}
+
+
+def _reworded_contents(body: Mapping[str, Any], change: Callable[[str], str]) -> tuple[str, Mapping[str, Any]] | None:
+    """The same of a body in Google's: one turn may stand alone, and says no role where the user's is meant."""
+    contents = body.get("contents")
+    *before, last = contents if isinstance(contents, list) and contents else [contents or {}]
+    parts = last.get("parts") if isinstance(last, Mapping) else None
+    if not isinstance(last, Mapping) or not isinstance(parts, list) or last.get("role", "user") != ChatRole.USER:
+        return None
+    texts = [part for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    if len(texts) != 1:
+        return None
+    changed = [{**part, "text": change(part["text"])} if part is texts[0] else part for part in parts]
+    return texts[0]["text"], {**body, "contents": [*before, {**last, "parts": changed}]}
