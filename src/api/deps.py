@@ -49,7 +49,7 @@ def credential_of(request: Request) -> str:
     found = bearer.strip() if scheme.lower() == "bearer" else ""
     found = found or headers.get("x-api-key", "") or headers.get("x-goog-api-key", "") or _key_in_query(request)
     if not found:
-        raise Unauthenticated("Send a credential: Authorization: Bearer <JWT or API key>, or x-api-key.")
+        raise Unauthenticated("Send a credential: Authorization: Bearer <JWT or API key>, x-api-key or x-goog-api-key.")
     if len(found) > MAX_CREDENTIAL:
         raise Unauthenticated(f"The credential is longer than {MAX_CREDENTIAL} characters.")
     return found

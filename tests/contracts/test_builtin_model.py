@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from src.domain.catalog.model import Model, Provider, ProviderKind, Usage, WireFormat
+from src.domain.catalog.model import Capabilities, Model, Provider, ProviderKind, Usage, WireFormat
 from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatMessage,
@@ -32,6 +33,7 @@ from src.domain.completion.model import (
     WireBody,
 )
 from src.domain.completion.ports import ChatModel
+from src.domain.completion.tools import Tool
 from src.integrations.llm import builtin_server
 from src.integrations.llm.build import ProviderModels
 from src.integrations.llm.builtin_server import BuiltinServer
@@ -118,6 +120,16 @@ class TestRealModel:
         assert reply.finished.wire is not None
         assert b"chat.completion" in reply.finished.wire
         assert b".gguf" not in reply.finished.wire
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_what_it_cannot_do_is_refused_in_its_own_format_too(self, model: ChatModel, stream: bool) -> None:
+        wire = WireBody(format=WireFormat.CHAT_COMPLETIONS, body={"messages": [{"role": "user", "content": "hello"}]})
+        chat = ChatRequest(messages=(), tools=(Tool(name="look"),), stream=stream, wire=wire)
+        unable = replace(MODEL, capabilities=Capabilities(tools=False))
+        request = UpstreamRequest(model=unable, chat=chat, output_cap=5)
+        with pytest.raises(UpstreamFailed, match="tools") as caught:
+            await (anext(model.stream(request)) if stream else model.complete(request))
+        assert caught.value.kind is Failure.UNSUPPORTED
 
     async def test_a_prompt_beyond_the_context_is_the_callers_mistake(self, model: ChatModel) -> None:
         request = asking("word " * 4000)

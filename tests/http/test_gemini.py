@@ -156,6 +156,7 @@ async def test_prompts_are_counted(http: httpx2.AsyncClient, model: str) -> None
         counted = await http.post(f"/v1beta/models/{model}:countTokens", json=body)
         assert counted.status_code == 200, counted.text
         assert counted.json()["totalTokens"] >= 1
+        assert ("x-gateway-estimated" in counted.headers) is not model.startswith("gemini")
     empty = await http.post(f"/v1beta/models/{model}:countTokens", json={})
     assert "contents" in refusal_in(empty, 400, "INVALID_ARGUMENT")
 

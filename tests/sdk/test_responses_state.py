@@ -163,6 +163,19 @@ async def test_a_conversation_is_a_dialog(scene: Scene, model: str) -> None:
         await client.conversations.retrieve(made.id)
 
 
+@EVERY_MODEL
+async def test_a_requests_tokens_are_estimated_with_what_was_said_before(scene: Scene, model: str) -> None:
+    client = await client_of(scene)
+    first = await client.responses.create(model=model, input="a question " * 20)
+    calls = len(scene.upstream.requests)
+    counting = client.responses.input_tokens.with_raw_response
+    alone = await counting.count(model=model, input="another one")
+    after = await counting.count(model=model, input="another one", previous_response_id=first.id)
+    assert 0 < alone.parse().input_tokens < after.parse().input_tokens
+    assert (after.headers["x-gateway-model"], after.headers["x-gateway-estimated"]) == (model, "true")
+    assert len(scene.upstream.requests) == calls, "nobody is asked"
+
+
 async def test_what_is_not_to_be_stored_is_not(scene: Scene) -> None:
     person = await scene.person()
     client = await scene.openai(person, _strict_response_validation=True)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
+from src.api.dialects.counts import count_headers
 from src.api.dialects.gemini_array import ArrayOfEvents
 from src.api.dialects.gemini_embeddings import (
     GeminiEmbeddingsWriter,
@@ -20,7 +21,6 @@ from src.api.dialects.gemini_request import NAMES, parse_count_tokens, parse_gen
 from src.api.dialects.streaming import Door, serve
 from src.api.errors import Dialect
 from src.api.native import answer
-from src.api.rate_headers import rate_headers
 from src.api.sse import BLANK
 from src.domain.completion.counting import count_prompt
 from src.domain.identity.model import Principal
@@ -59,8 +59,7 @@ async def _count(call: ModelCall) -> Response:
     """The provider's own answer where it speaks this format, else our estimate."""
     chat = parse_count_tokens(call.model, call.body, call.request.headers).chat
     count = await count_prompt(call.principal, call.model, chat, call.gateway.completions)
-    headers = {"x-gateway-model": count.model, **rate_headers(count.levels)}
-    return answer(count.told or {"totalTokens": count.input_tokens}, headers=headers)
+    return answer(count.told or {"totalTokens": count.input_tokens}, headers=count_headers(count, Dialect.GEMINI))
 
 
 async def _embed(call: ModelCall) -> Response:

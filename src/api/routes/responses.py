@@ -6,12 +6,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
+from src.api.dialects.counts import count_headers
 from src.api.dialects.responses_ids import id_in, response_id
 from src.api.dialects.responses_items import items_of
 from src.api.dialects.responses_lists import ItemPageDep, item_list
 from src.api.dialects.responses_request import parse_response
 from src.api.dialects.responses_state import asked_chat, is_background, listened_again, respond, told_again
+from src.api.errors import Dialect
 from src.api.native import answer
+from src.domain.completion.counting import PromptCount
 from src.domain.completion.use_cases import resolve
 from src.domain.dialogs.following import cancel_answer
 from src.domain.dialogs.model import MessageId
@@ -35,7 +38,8 @@ async def count_input(request: Request, principal: PrincipalDep, body: JsonObjec
     model = resolve(gateway.catalog.current(), principal, asked.model).models[0]
     chat = (await asked_chat(asked, principal, gateway)).chat
     tokens = await gateway.completions.answers.meter.prompt_estimate(chat, model)
-    return answer({"object": "response.input_tokens", "input_tokens": tokens})
+    headers = count_headers(PromptCount(model=model.name, input_tokens=tokens), Dialect.OPENAI)
+    return answer({"object": "response.input_tokens", "input_tokens": tokens}, headers=headers)
 
 
 def _answer_id(text: str) -> MessageId:

@@ -35,6 +35,7 @@ class BuiltinModel(ChatModel):
         self._served_at = served_at
 
     async def complete(self, request: UpstreamRequest) -> Reply:
+        refuse_untranslatable(request)  # its server ignores tools, and fails when it is shown images
         base_url = await self._server.base_url()
         try:
             return await self._at(base_url).complete(request)
@@ -43,6 +44,7 @@ class BuiltinModel(ChatModel):
         return await self._at(base_url).complete(request)
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
+        refuse_untranslatable(request)
         base_url = await self._server.base_url()
         try:
             async with aclosing(self._at(base_url).stream(request)) as events:
@@ -71,12 +73,10 @@ class FallbackModel(ChatModel):
     """Answers the same to the same question, word by word. Its tokens are words."""
 
     async def complete(self, request: UpstreamRequest) -> Reply:
-        refuse_untranslatable(request)
         words = _answer_words(request)
         return Reply(text="".join(words), finished=_finished(request, len(words)))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
-        refuse_untranslatable(request)
         words = _answer_words(request)
         for word in words:
             yield TextDelta(word)
