@@ -356,3 +356,42 @@ async def test_images_and_calls_are_told_natively_with_their_types(scene: Scene)
     [dialog] = (await person.http.get("/api/v1/dialogs")).json()["data"]
     messages = (await person.http.get(f"/api/v1/dialogs/{dialog['id']}/messages")).json()["data"]
     assert [[part["type"] for part in each["parts"]] for each in messages] == [["text", "image"], ["tool_call"]]
+
+
+@EVERY_MODEL
+async def test_a_call_that_nobody_answered_does_not_end_the_dialog(scene: Scene, model: str) -> None:
+    scene.upstream.always(Mind())
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True)
+    await client.responses.create(model=model, input="call twice", tools=[TOOL])
+    [dialog] = (await person.http.get("/api/v1/dialogs")).json()["data"]
+    sent = await person.http.post(f"/api/v1/dialogs/{dialog['id']}/messages", json={"content": "never mind"})
+    assert sent.status_code == 201, sent.text
+    assert "The tool was not called." in asked_of(scene)
+
+
+async def test_a_history_that_is_too_long_is_cut_where_that_is_wished(scene: Scene) -> None:
+    small = {
+        "name": "small",
+        "provider": "anthropic",
+        "upstream": "claude-sonnet-5",
+        "price": {"input": 1, "output": 1},
+    }
+    made = await scene.gateway.http.post(
+        "/api/v1/admin/models", json={**small, "context_window": 700, "max_output": 100}
+    )
+    assert made.status_code in (200, 201), made.text
+    client = await client_of(scene)
+    scene.upstream.always(Answer(text="fine"))
+    last = await client.responses.create(model="small", input="the first " + "word " * 300)
+    last = await client.responses.create(
+        model="small", input="the second " + "word " * 300, previous_response_id=last.id
+    )
+    for truncation in ("disabled", "auto"):
+        await client.responses.create(
+            model="small", input="the third", previous_response_id=last.id, truncation=truncation
+        )
+        assert "the second" in asked_of(scene)
+        assert ("the first" in asked_of(scene)) is (truncation == "disabled")
+    items = await client.responses.input_items.list(last.id)
+    assert "the second" in str(items.data[0].to_dict())

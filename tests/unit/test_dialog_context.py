@@ -1,8 +1,13 @@
 """Which part of a dialog's history is sent to the model."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.domain.completion.content import Text, ToolCall, ToolResult
+from src.domain.completion.model import ChatMessage, ChatRole
+from src.domain.dialogs.context import NOT_CALLED, with_results
 from src.domain.dialogs.model import AnswerEnded, Message, MessageRole, MessageStatus, fitted, turns_of
 from tests.makers import make_answer, make_dialog, make_message, make_tenant, make_user
 
@@ -52,6 +57,35 @@ def test_an_empty_path_is_an_empty_context() -> None:
 def test_a_turn_is_a_question_with_all_that_follows() -> None:
     turns = turns_of(path_of("a0", "q1", "a1", "a1b", "q2", "q3"))
     assert [[message.content for message in turn] for turn in turns] == [["a0"], ["q1", "a1", "a1b"], ["q2"], ["q3"]]
+
+
+def test_the_results_of_tools_stay_with_their_calls() -> None:
+    path = path_of("q1", "a1", "q2", "a2", "q3")
+    results = replace(path[2], parts=({"type": "tool_result", "call_id": "c", "content": []},))
+    path[2] = results
+    assert [len(turn) for turn in turns_of(path)] == [4, 1]
+    assert kept(path, 30) == (["q3"], 1)
+
+
+def test_every_call_of_a_tool_has_a_result() -> None:
+    calls = tuple(ToolCall(id=name, name=f"do_{name}", arguments="{}") for name in "abc")
+    asked = ChatMessage(role=ChatRole.USER, text="do it")
+    called = ChatMessage(role=ChatRole.ASSISTANT, parts=calls)
+    done = ToolResult(call_id="b", content=(Text(text="done"),))
+    answered = ChatMessage(role=ChatRole.USER, parts=(done,))
+    told = with_results([asked, called, answered, asked, called])
+    assert [told[0], told[1], told[3], told[4], told[5]] == [asked, called, answered, asked, called]
+    assert [(part.call_id, part.text, part.is_error) for part in results_in(told[2])] == [
+        ("a", NOT_CALLED, True),
+        ("c", NOT_CALLED, True),
+    ]
+    assert [part.call_id for part in results_in(told[6])] == ["a", "b", "c"]
+    all_done = replace(answered, parts=tuple(replace(done, call_id=each.id) for each in calls))
+    assert with_results([asked, called, all_done]) == [asked, called, all_done]
+
+
+def results_in(message: ChatMessage) -> list[ToolResult]:
+    return [part for part in message.parts if isinstance(part, ToolResult)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("qa"), st.integers(0, 50)), max_size=12), st.integers(-10, 300))

@@ -13,8 +13,9 @@ from src.domain.completion.model import (
     UpstreamFailed,
 )
 from src.domain.dialogs import use_cases
+from src.domain.dialogs.context import MESSAGE_OVERHEAD_TOKENS
 from src.domain.dialogs.model import Message, MessageRole, MessageStatus
-from src.domain.dialogs.sending import MESSAGE_OVERHEAD_TOKENS, Exchanging, Question, ask
+from src.domain.dialogs.sending import Exchanging, Question, ask
 from src.domain.ledger.model import HoldState
 from src.shared.errors import InvalidRequest, NotAllowed, NotFound, ProvidersFailed, QuotaExceeded
 from src.shared.pages import PageRequest

@@ -24,6 +24,7 @@ from src.domain.catalog.model import Usage
 from src.domain.completion.content import part_from
 from src.domain.completion.deltas import deltas_of
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, FinishReason, Outcome, WireChunk
+from src.domain.completion.use_cases import resolve
 from src.domain.dialogs.following import follow
 from src.domain.dialogs.model import DialogId, Message, MessageId, MessageStatus
 from src.domain.dialogs.responding import Asked, Place, place_of
@@ -38,7 +39,7 @@ ENDPOINT = "responses"
 async def respond(asked: ResponsesRequest, principal: Principal, request: Request, gateway: Gateway) -> Response:
     """Answer, and keep the answer in a dialog unless the client wishes otherwise."""
     asked = await with_referenced_items(asked, principal, gateway)
-    place = await _place(asked, principal, gateway)
+    place = await _told(asked, principal, gateway)
     how = Asked(
         at=gateway.clock(),
         request_id=request.state.request_id,
@@ -79,8 +80,19 @@ async def respond(asked: ResponsesRequest, principal: Principal, request: Reques
 async def asked_chat(asked: ResponsesRequest, principal: Principal, gateway: Gateway) -> ParsedRequest:
     """What a model would be asked, with everything that was said before. Raises what `respond` does."""
     asked = await with_referenced_items(asked, principal, gateway)
-    place = await _place(asked, principal, gateway)
+    place = await _told(asked, principal, gateway)
     return chat_of(asked, _history(asked, place), response_id(new_id()))
+
+
+async def _told(asked: ResponsesRequest, principal: Principal, gateway: Gateway) -> Place:
+    """Where it hangs; where the client wishes that, with no more of the history than the first model has room for."""
+    place = await _place(asked, principal, gateway)
+    if asked.truncation != "auto" or not place.path:
+        return place
+    model = resolve(gateway.catalog.current(), principal, asked.model).models[0]
+    meter = gateway.completions.answers.meter
+    alone = chat_of(asked, (), response_id(new_id())).chat
+    return place.fitted(model, asked.parameters, await meter.prompt_estimate(alone, model), meter)
 
 
 async def _place(asked: ResponsesRequest, principal: Principal, gateway: Gateway) -> Place:

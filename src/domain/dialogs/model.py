@@ -86,6 +86,11 @@ class Message:
     settings: Mapping[str, Any] | None = None
 
     @property
+    def has_results(self) -> bool:
+        """Whether it holds what tools gave back."""
+        return any(part["type"] == "tool_result" for part in self.parts)
+
+    @property
     def all_parts(self) -> Sequence[Mapping[str, Any]]:
         """The typed parts; plain text is one text part."""
         return self.parts or ({"type": "text", "text": self.content},)
@@ -138,11 +143,12 @@ class MessagesAdded(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerNoted(Record):
-    """As much of an answer in progress as there is."""
+    """As much of an answer in progress as there is. `parts`: see Message."""
 
     tenant_id: TenantId
     message_id: MessageId
     content: str
+    parts: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +180,13 @@ class Context:
 
 
 def turns_of(path: Sequence[Message]) -> list[list[Message]]:
-    """The path cut before each question: a turn is a question with everything that follows until the next one."""
+    """The path cut before each question: a turn is a question with everything that follows until the next one.
+
+    Results of tools are no questions: they stay with their calls.
+    """
     turns: list[list[Message]] = []
     for message in path:
-        if message.role is MessageRole.USER or not turns:
+        if (message.role is MessageRole.USER and not message.has_results) or not turns:
             turns.append([])
         turns[-1].append(message)
     return turns

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from src.domain.completion.model import ChatMessage
+from src.domain.catalog.model import Model
+from src.domain.completion.model import ChatMessage, Parameters
+from src.domain.completion.ports import TokenMeter
+from src.domain.dialogs.context import fitting
 from src.domain.dialogs.model import (
     Dialog,
     DialogId,
@@ -37,15 +40,24 @@ INPUTS = "inputs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an answer is to hang: in a dialog (None: a new one), below what has been said so far, root first."""
+    """Where an answer is to hang: in a dialog (None: a new one), below what has been said so far, root first.
+
+    The first `omitted` messages of it are not told to the model.
+    """
 
     dialog: Dialog | None = None
     path: Sequence[Message] = ()
+    omitted: int = 0
 
     @property
     def history(self) -> tuple[ChatMessage, ...]:
         """What has been said so far, as a model is told it."""
-        return tuple(chat_message(each) for each in self.path if each.content or each.parts)
+        return tuple(chat_message(each) for each in self.path[self.omitted :] if each.content or each.parts)
+
+    def fitted(self, model: Model, parameters: Parameters, spent_tokens: int, meter: TokenMeter) -> "Place":
+        """The same place with as much of its history as fits the model's window beside the rest."""
+        kept = fitting(self.path, model, parameters, spent_tokens, meter).messages
+        return replace(self, omitted=len(self.path) - len(kept))
 
     def storing(self, principal: Principal, asked: Sequence[ChatMessage], how: "Asked") -> Storing:
         """The messages to be kept: what is asked now, and the answer."""

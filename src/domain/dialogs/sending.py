@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from src.domain.catalog.model import Model, Route
+from src.domain.catalog.model import Route
 from src.domain.completion.answer import Answer
 from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
 from src.domain.completion.model import (
@@ -18,6 +18,7 @@ from src.domain.completion.model import (
 )
 from src.domain.completion.ports import TokenMeter
 from src.domain.completion.use_cases import CompletionPorts, begin, resolve
+from src.domain.dialogs.context import fitting, tokens_of, with_results
 from src.domain.dialogs.model import (
     AnswerEnded,
     Context,
@@ -27,7 +28,6 @@ from src.domain.dialogs.model import (
     MessageId,
     MessageRole,
     MessageStatus,
-    fitted,
     new_question,
     unanswered,
 )
@@ -40,11 +40,6 @@ from src.shared.errors import InvalidRequest, NotFound
 
 MAX_HISTORY = 2000
 """The most messages read for one context; a window that large has not been sold yet."""
-
-OUTPUT_SHARE = 4
-"""Without a wish of the caller, a quarter of the window (at most the model's maximum) is kept free for the answer."""
-
-MESSAGE_OVERHEAD_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,14 +237,12 @@ def _context(
 ) -> Context:
     """The newest turns that fit the first model's window beside the system prompt and the answer."""
     model = route.models[0]
-    budget = model.context_window - _kept_for_answer(model, parameters)
-    if dialog.system_prompt:
-        budget -= _tokens(dialog.system_prompt, model, meter)
-    context = fitted(path, {each.id: _tokens(_words(each), model, meter) for each in path}, budget)
+    spent = tokens_of(dialog.system_prompt, model, meter) if dialog.system_prompt else 0
+    context = fitting(path, model, parameters, spent, meter)
     if context.messages:
         return context
     question = path[-1]
-    if _tokens(question.content, model, meter) > model.context_window:
+    if tokens_of(question.content, model, meter) > model.context_window:
         raise InvalidRequest(
             f"The message does not fit the context window of {model.name} ({model.context_window} tokens).",
             param="content",
@@ -258,22 +251,7 @@ def _context(
     return Context(messages=(question,), omitted_turns=context.omitted_turns - 1)
 
 
-def _words(message: Message) -> str:
-    """Everything there is to count in a message; files by their length, which is more than they cost."""
-    return str(message.parts) if message.parts else message.content
-
-
-def _tokens(text: str, model: Model, meter: TokenMeter) -> int:
-    return meter.count(text, model) + MESSAGE_OVERHEAD_TOKENS
-
-
-def _kept_for_answer(model: Model, parameters: Parameters) -> int:
-    most = min(model.max_output, model.context_window // OUTPUT_SHARE)
-    wish = parameters.max_output_tokens
-    return most if wish is None else min(wish, model.max_output, model.context_window // 2)
-
-
 def _as_chat(system_prompt: str | None, messages: Sequence[Message]) -> tuple[ChatMessage, ...]:
     system = (ChatMessage(role=ChatRole.SYSTEM, text=system_prompt),) if system_prompt else ()
     # An answer that has no words (cut off, or refused) is no part of a conversation: providers refuse empty messages.
-    return (*system, *(chat_message(each) for each in messages if each.content or each.parts))
+    return (*system, *with_results([chat_message(each) for each in messages if each.content or each.parts]))
