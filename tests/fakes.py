@@ -195,7 +195,7 @@ class FakeLedger:
             case AnswerNoted():
                 message = store.messages.get(record.message_id)
                 if message is not None and message.status is MessageStatus.IN_PROGRESS:
-                    store.messages[record.message_id] = replace(message, content=record.content)
+                    store.messages[record.message_id] = replace(message, content=record.content, parts=record.parts)
             case AnswerEnded():
                 answer = record.answer
                 if answer.id in store.messages:

@@ -95,7 +95,7 @@ _USAGE_RECORDS = Insert(usage_records, _USAGE, _REPLACE_USAGE)
 _USAGE_DAYS = Insert(usage_days, _DAY_KEY + _DAY_SUMS, _ADD_UP)
 _HEADS = Update(dialogs, ("tenant_id", "id"), ("head_id", "updated_at"))
 _ANSWERS = Update(messages, ("tenant_id", "id"), _OUTCOME)
-_NOTED = Update(messages, ("tenant_id", "id"), ("content",), IN_PROGRESS)
+_NOTED = Update(messages, ("tenant_id", "id"), ("content", "parts"), IN_PROGRESS)
 _UNFINISHED = Update(messages, ("tenant_id", "hold_id"), _CUT_OFF, IN_PROGRESS)
 
 DayKey = tuple[UUID, UUID, date, str, UUID]
@@ -133,7 +133,8 @@ class RecordRows:
                 case AnswerEnded():
                     self._end_answer(record)
                 case AnswerNoted():
-                    self._noted[record.message_id] = (storable(record.content), record.tenant_id, record.message_id)
+                    said = (storable(record.content), list(record.parts) or None)
+                    self._noted[record.message_id] = (*said, record.tenant_id, record.message_id)
                 case Kept() | ClaimFreed():
                     self.claims.add(record)
                 case Claim():

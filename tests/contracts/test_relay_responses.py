@@ -55,6 +55,11 @@ def asking(*, stream: bool = False, cap: int | None = None, upstream: str = "gpt
     return UpstreamRequest(model=replace(MODEL, upstream=upstream), chat=chat, output_cap=cap)
 
 
+def with_our_id(part: Any) -> Opaque:
+    """An item as it went through the stream."""
+    return replace(part, body={**part.body, "id": f"ws_{ANSWER_ID.hex}_4"})
+
+
 def relay_over(session: aiohttp.ClientSession, url: str) -> Relay:
     target = Target(
         format=WireFormat.RESPONSES,
@@ -245,7 +250,39 @@ class TestStream:
         upstream.always(Answer(text="Hello wörld", thinking="hm hm", tool_calls=(WEATHER,)))
         chunks, _ = await streamed(relay, asking(stream=True, tools=TOOLS, reasoning=THINKING))
         delivered = chunks[0].read(joined(chunks))
-        assert delivered == Delivered('hm hmHello wörld{"city":"Riga"}')
+        assert delivered.text == 'hm hmHello wörld{"city":"Riga"}'
+        assert delivered.words == "Hello wörld"
+
+    @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "piece by piece"])
+    async def test_what_was_delivered_has_the_parts_of_the_whole(
+        self, upstream: Upstream, relay: Relay, at_once: bool
+    ) -> None:
+        answer = Answer(text="Hello wörld", refusal="no", thinking="hm hm", tool_calls=(WEATHER, WEATHER))
+        upstream.always(replace(answer, extra_items=(STRANGE,)))
+        chunks, finished = await streamed(relay, asking(stream=True, tools=TOOLS, reasoning=THINKING, upstream="o3"))
+        told = joined(chunks)
+        events = [told] if at_once else [event + b"\n\n" for event in told.split(b"\n\n") if event]
+        pieces = tuple(piece for event in events for piece in chunks[0].read(event).pieces)
+        kept = Delivered("", pieces=pieces)
+        whole = [replace(each, id=None) if isinstance(each, Thinking) else each for each in finished.parts]
+        assert [type(part) for part in whole] == [Thinking, Text, Refusal, ToolCall, ToolCall, Opaque]
+        assert kept.parts[:-1] == tuple(whole[:-1])
+        assert (kept.parts[-1], kept.words) == (with_our_id(whole[-1]), "Hello wörldno")
+
+    async def test_what_is_open_where_a_stream_is_cut_is_kept_as_far_as_it_came(
+        self, upstream: Upstream, relay: Relay
+    ) -> None:
+        upstream.always(Answer(thinking="hm hm", tool_calls=(WEATHER,)))
+        chunks, _ = await streamed(relay, asking(stream=True, tools=TOOLS, reasoning=THINKING))
+        told = joined(chunks)
+        in_call = told[: told.rindex(b"event: response.function_call_arguments.delta")]
+        thought, call = chunks[0].read(in_call).parts
+        assert isinstance(call, ToolCall)
+        assert isinstance(thought, Thinking)
+        assert (thought.text, bool(thought.signature), call.name, bool(call.id)) == ("hm hm", True, "weather", True)
+        assert '{"city":"Riga"}'.startswith(call.arguments)
+        in_thought = told[: told.index(b"event: response.output_item.done")]
+        assert chunks[0].read(in_thought).parts == (Thinking(text="hm hm", origin=WireFormat.RESPONSES),)
 
     @pytest.mark.parametrize(
         ("behaviour", "kind"),

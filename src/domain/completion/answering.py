@@ -379,8 +379,8 @@ class Answering:
             return replace(self._ending(CallStatus.FAILED, model, Usage()), finish_reason=reason, error=error)
         delivered = self._progress.delivered()
         ending = self._ending(cut_off.status, model, await self._counted(delivered, model))
-        text = delivered.text if self.is_relayed else self._plain_text()
-        return replace(ending, text=text, finish_reason=reason, error=error)
+        text = delivered.words if self.is_relayed else self._plain_text()
+        return replace(ending, text=text, told_parts=delivered.parts, finish_reason=reason, error=error)
 
     def _ending(self, status: CallStatus, model: Model | None, usage: Usage) -> Outcome:
         return Outcome(

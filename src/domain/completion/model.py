@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from src.domain.catalog.model import Model, Route, Usage, WireFormat
-from src.domain.completion.content import Part, Text
+from src.domain.completion.content import Part, Text, answer_text
 from src.domain.completion.deltas import PartDelta, TextDelta, deltas_of, parts_of
 from src.domain.completion.tools import Reasoning, ResponseFormat, Tool, ToolChoice
 from src.domain.identity.model import Principal
@@ -164,12 +164,26 @@ class WireChunk:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What a cut-off stream has told: everything generated, and the newest usage it named, unchecked and not final."""
+    """What a cut-off stream has told: everything generated, and the newest usage it named, unchecked and not final.
+
+    `pieces` are the same in our words, of formats whose answers are stored.
+    """
 
     text: str
     usage: Usage | None = None
 
 
+    pieces: tuple[PartDelta, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the pieces add up to."""
+        return parts_of(self.pieces)
+
+    @property
+    def words(self) -> str:
+        """The words of the answer; of formats whose pieces are not known, everything."""
+        return answer_text(self.parts) if self.pieces else self.text
 Delta = PartDelta | WireChunk
 """A piece of an answer."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from src.domain.catalog.model import Usage
+from src.domain.completion.deltas import PartDelta
 from src.domain.completion.model import Delivered, Delta, WireChunk
 
 COUNTED_CHARS = 1000
@@ -16,6 +17,7 @@ class Progress:
         self._deltas = deltas
         self._read = 0
         self._texts: list[str] = []
+        self._pieces: list[PartDelta] = []
         self._usage: Usage | None = None
         self._counted_texts = 0
         self._counted_tokens = 0
@@ -23,7 +25,7 @@ class Progress:
     def delivered(self) -> Delivered:
         """Everything the model wrote so far, read out of wire chunks too."""
         self._read_on()
-        return Delivered("".join(self._texts), self._usage)
+        return Delivered("".join(self._texts), self._usage, tuple(self._pieces))
 
     def tokens(self, count: Callable[[str], int]) -> int:
         """About how many tokens that is; what was counted before is not counted again."""
@@ -42,6 +44,7 @@ class Progress:
         if chunks:
             told = chunks[0].read(b"".join(chunk.data for chunk in chunks))
             self._texts.append(told.text)
+            self._pieces.extend(told.pieces)
             self._usage = _newest(self._usage, told.usage)
         else:
             self._texts.append("".join(delta.generated for delta in fresh if not isinstance(delta, WireChunk)))

@@ -41,7 +41,8 @@ class Storing:
     def noting(self, outcome: Outcome) -> tuple[Record, ...]:
         """What commits with each note of progress."""
         answer = self.answer
-        return (AnswerNoted(tenant_id=answer.tenant_id, message_id=answer.id, content=outcome.text),)
+        parts = stored_parts(outcome.parts)
+        return (AnswerNoted(tenant_id=answer.tenant_id, message_id=answer.id, content=outcome.text, parts=parts),)
 
     def closing(self, outcome: Outcome) -> tuple[Record, ...]:
         """What commits with the settlement."""

@@ -13,6 +13,14 @@ import orjson
 
 from src.domain.catalog.model import ReasoningStyle, Usage, WireFormat
 from src.domain.completion.content import Opaque, Part, Refusal, Text, Thinking, ToolCall, text_of
+from src.domain.completion.deltas import (
+    OpaqueDelta,
+    PartDelta,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+)
 from src.domain.completion.model import (
     Delivered,
     Finished,
@@ -99,12 +107,56 @@ def read_usage(value: Any) -> Usage | None:
 def read_delivered(data: bytes) -> Delivered:
     """Everything generated in some events: text, refusals, thoughts and what tools are called with."""
     texts: list[str] = []
+    pieces: list[PartDelta] = []
     usage: Usage | None = None
     for payload in payloads_of(data):
         if str(payload.get("type")).endswith(".delta"):
             texts.append(_text(payload.get("delta")))
+        pieces += _pieces(payload)
         usage = read_usage(_dict(payload.get("response")).get("usage")) or usage
-    return Delivered("".join(texts), usage)
+    return Delivered("".join(texts), usage, tuple(pieces))
+
+
+def _pieces(event: Mapping[str, Any]) -> Iterator[PartDelta]:
+    """What an event adds to the answer."""
+    delta = told(event.get("delta"))
+    match event.get("type"):
+        case "response.output_text.delta":
+            yield TextDelta(delta)
+        case "response.refusal.delta":
+            yield RefusalDelta(delta)
+        case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+            yield ThinkingDelta(delta, origin=WireFormat.RESPONSES)
+        case "response.reasoning_summary_part.added" if event.get("summary_index"):
+            yield ThinkingDelta("\n\n", origin=WireFormat.RESPONSES)
+        case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
+            yield ToolCallDelta(_count(event.get("output_index")), arguments=delta)
+        case "response.output_item.added":
+            yield from _begun(_dict(event.get("item")), _count(event.get("output_index")))
+        case "response.output_item.done":
+            yield from _done(_dict(event.get("item")))
+
+
+def _begun(item: dict[str, Any], index: int) -> Iterator[PartDelta]:
+    for part in _parts(item):
+        match part:
+            case ToolCall():
+                yield ToolCallDelta(index, part.id, part.name, part.arguments, part.is_custom)
+            case Thinking():
+                yield ThinkingDelta(origin=part.origin)
+            case _:
+                pass  # the words of a message follow, and what is opaque is told whole at its end
+
+
+def _done(item: dict[str, Any]) -> Iterator[PartDelta]:
+    for part in _parts(item):
+        match part:
+            case Thinking(signature=str(signature)):
+                yield ThinkingDelta(signature=signature, origin=part.origin)
+            case Opaque():
+                yield OpaqueDelta(part)
+            case _:
+                pass
 
 
 def read_output(output: Any) -> tuple[Part, ...]:
