@@ -216,7 +216,7 @@ class Model:
             moment[2] = tokens
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEP, max_size=60))
 def test_any_history_is_counted_as_by_hand(opened: Opener, steps: list[tuple[str, int]]) -> None:
     async def live() -> None:
@@ -233,7 +233,7 @@ def test_any_history_is_counted_as_by_hand(opened: Opener, steps: list[tuple[str
     asyncio.run(live())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     history=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0, 1, 900, 5_000, 40_000])), max_size=12),
     wanted=st.integers(1, 12),

@@ -412,7 +412,7 @@ FIELDS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     fields=st.dictionaries(st.sampled_from(FIELDS) | st.text(), anything, max_size=5),
     said=st.lists(messages, min_size=1, max_size=3) | anything,

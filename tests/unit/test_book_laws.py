@@ -117,5 +117,5 @@ class LedgerMachine(RuleBasedStateMachine):
             assert account.limit >= account.spent + account.held
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestTheLawsOfTheLedger = LedgerMachine.TestCase

@@ -127,6 +127,22 @@ class TestContents:
                 assert thought.redacted is signature.startswith("redacted")
                 assert thought.signature == signature.removeprefix("redacted ")
 
+    def test_thoughts_of_other_models_are_not_relayed_and_named(self) -> None:
+        foreign = {"text": "hm", "thought": True, "thoughtSignature": sealed("sig", WireFormat.MESSAGES, GOOGLE)}
+        secret = {"thought": True, "thought_signature": sealed("redacted data", None, GOOGLE)}
+        own = {"text": "hm", "thought": True, "thoughtSignature": "c2ln"}
+        unsigned = {"text": "hm", "thought": True}
+        told = [own, unsigned, {"text": "a"}, {"functionCall": {"name": "f"}, "thoughtSignature": "c2ln"}]
+        contents = [*HELLO, {"role": "model", "parts": [foreign, *told[:2]]}, {"role": "model", "parts": [secret]}]
+        wire = parse([*contents, {"role": "model", "parts": told[2:]}]).chat.wire
+        assert wire is not None
+        assert wire.left_out == ("thinking",)
+        kept = [{"role": "model", "parts": told[:2]}, {"role": "model", "parts": told[2:]}]
+        assert wire.body["contents"] == [*HELLO, *kept]
+        wire = parse([*HELLO, *kept]).chat.wire
+        assert wire is not None
+        assert (wire.left_out, wire.body["contents"]) == ((), [*HELLO, *kept])
+
     @pytest.mark.parametrize(
         ("part", "name"),
         [
@@ -364,7 +380,7 @@ BODIES = some.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(some.dictionaries(some.sampled_from(KNOWN), BODIES), BODIES, BODIES)
 def test_any_json_is_read_or_refused_with_a_reason(body: dict[str, Any], part: Any, config: Any) -> None:
     for tried in (body, {**body, "contents": [{"parts": [part]}]}, {"contents": HELLO, "generationConfig": config}):

@@ -261,7 +261,7 @@ JSON = st.recursive(
 FIELDS = ("content", "refusal", "reasoning", "reasoning_content", "reasoning_details", "tool_calls", "function_call")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.fixed_dictionaries(
         {},

@@ -421,7 +421,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return [put(child, tuple(rest), new) if index == key else child for index, child in enumerate(value)]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.sampled_from(places(EVERYTHING)), JSON)
 def test_whatever_stands_somewhere_is_read_or_refused_by_name(path: tuple[Any, ...], value: Any) -> None:
     body = put(EVERYTHING, path, value)

@@ -165,7 +165,7 @@ class TestBound:
         assert bound <= 1.7 * counted(TEXTS[name], "o200k_base") + FIXED
 
     @given(st.text(max_size=300))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     async def test_bytes_are_the_last_resort(self, text: str) -> None:
         for upstream in ("gpt-4o", "claude-3-opus", "some-model", "SmolLM2-135M-Instruct"):
             bound = await METER.prompt_bound(plain(text), model(upstream)) - FIXED
@@ -305,7 +305,7 @@ UPSTREAMS = ("gpt-4o", "gpt-4", "claude-3-opus", "gemini-2.5-flash", "SmolLM2-13
 
 class TestAnyBody:
     @given(st.lists(JSON_VALUES, min_size=1, max_size=4), st.text(max_size=100))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     async def test_the_bound_is_no_less_than_the_count_of_all_it_shows_a_model(
         self, tools: list[Any], text: str
     ) -> None:
@@ -318,14 +318,13 @@ class TestAnyBody:
                 assert counts <= bound
 
     @given(st.dictionaries(st.sampled_from(["messages", "tools", "system", "input", "x"]), JSON_VALUES))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     async def test_the_estimate_is_never_above_the_bound(self, body: dict[str, Any]) -> None:
         for upstream in UPSTREAMS:
             bound = await METER.prompt_bound(wired(**body), model(upstream))
             assert 0 < await METER.prompt_estimate(wired(**body), model(upstream)) <= bound
 
     @given(st.lists(st.text(max_size=100), max_size=4))
-    @settings(deadline=None)
     async def test_nor_is_it_for_words_of_ours(self, texts: list[str]) -> None:
         for upstream in UPSTREAMS:
             bound = await METER.prompt_bound(plain(*texts), model(upstream))
