@@ -17,7 +17,7 @@ from src.domain.completion.model import (
     UpstreamRequest,
 )
 from src.domain.completion.tools import Reasoning, ResponseFormat, Tool, ToolChoice, ToolUse
-from src.integrations.llm.google_request import UNSIGNED, dropped_of, request_arguments
+from src.integrations.llm.google_request import UNSIGNED, request_arguments
 
 GOOGLE = WireFormat.GENERATE_CONTENT
 SIGNATURE = base64.b64encode(b"\xff\xfesigned").decode()
@@ -40,18 +40,18 @@ def by_model(*parts: Part) -> ChatMessage:
 
 
 def contents(*messages: ChatMessage, upstream: str = "gemini-2.5-flash") -> list[Any]:
-    found: list[Any] = request_arguments(asking(*messages, upstream=upstream))["contents"]
+    found: list[Any] = request_arguments(asking(*messages, upstream=upstream))[0]["contents"]
     return found
 
 
 def config(**given: Any) -> dict[str, Any]:
-    found: dict[str, Any] = request_arguments(asking(**given))["config"]
+    found: dict[str, Any] = request_arguments(asking(**given))[0]["config"]
     return found
 
 
 def thinking(upstream: str, **wish: Any) -> Any:
     given = Parameters(reasoning=Reasoning(**wish))
-    return request_arguments(asking(upstream=upstream, parameters=given))["config"].get("thinking_config")
+    return request_arguments(asking(upstream=upstream, parameters=given))[0]["config"].get("thinking_config")
 
 
 def call(number: int, signature: str | None = None) -> ToolCall:
@@ -84,7 +84,6 @@ def test_files_are_bytes_or_addresses_with_their_type() -> None:
     [
         (Media(kind=MediaKind.IMAGE, url="https://x.example/picture"), "base64"),
         (Media(kind=MediaKind.IMAGE, data="no base64!"), "base64"),
-        (Opaque(format=WireFormat.RESPONSES, body={"type": "x"}), "responses"),
     ],
 )
 def test_what_cannot_be_said_is_refused_with_a_reason(part: Part, words: str) -> None:
@@ -142,11 +141,12 @@ def test_only_googles_own_thoughts_go_back_and_others_are_named() -> None:
     own = Thinking(text="hm", signature=SIGNATURE, origin=GOOGLE)
     foreign = Thinking(text="ah", signature="x", origin=WireFormat.MESSAGES)
     request = asking(by_user(Text(text="a")), by_model(own, foreign, Text(text="b")), by_user(Text(text="c")))
-    assert request_arguments(request)["contents"][1]["parts"] == [
+    arguments, dropped = request_arguments(request)
+    assert arguments["contents"][1]["parts"] == [
         {"text": "hm", "thought": True, "thought_signature": b"\xff\xfesigned"},
         {"text": "b"},
     ]
-    assert dropped_of(request) == ("thinking",)
+    assert dropped == ("thinking",)
 
 
 def test_a_part_that_google_sent_goes_back_as_it_came() -> None:
@@ -202,9 +202,16 @@ def test_thinking_is_told_as_the_model_takes_it(upstream: str, wish: dict[str, A
 
 def test_what_the_model_is_not_told_is_named() -> None:
     given = Parameters(reasoning=Reasoning(effort="low"), logprobs=3, parallel_tool_calls=False, temperature=1)
-    assert dropped_of(asking(upstream="gemini-2.0-flash", parameters=given)) == (
-        "logprobs",
-        "parallel_tool_calls",
-        "reasoning",
-    )
-    assert dropped_of(asking(parameters=given)) == ("logprobs", "parallel_tool_calls")
+    _, dropped = request_arguments(asking(upstream="gemini-2.0-flash", parameters=given))
+    assert dropped == ("logprobs", "parallel_tool_calls", "reasoning")
+    _, dropped = request_arguments(asking(parameters=given))
+    assert dropped == ("logprobs", "parallel_tool_calls")
+    _, dropped = request_arguments(asking(tools=(Tool(name="f", strict=True),)))
+    assert dropped == ("tools.strict",)
+
+
+def test_more_stop_sequences_than_google_takes_are_refused() -> None:
+    assert config(parameters=Parameters(stop=tuple("abcde")))["stop_sequences"] == list("abcde")
+    with pytest.raises(UpstreamFailed, match="at most 5 stop sequences: there are 6") as caught:
+        request_arguments(asking(parameters=Parameters(stop=tuple("abcdef"))))
+    assert caught.value.kind is Failure.UNSUPPORTED

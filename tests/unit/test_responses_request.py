@@ -14,9 +14,10 @@ from openai.types.responses import Response
 
 from src.api.dialects.responses_reply import response_body
 from src.api.dialects.responses_request import chat_of, namespaces_in, parse_response
+from src.api.dialects.signatures import sealed
 from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat
-from src.domain.completion.content import Opaque, Text, Thinking, ToolCall
+from src.domain.completion.content import Opaque, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import ChatMessage, ChatRole, Parameters
 from src.domain.completion.tools import Reasoning, ResponseFormat, Tool, ToolChoice, ToolUse
 from src.shared.errors import InvalidRequest
@@ -24,6 +25,7 @@ from tests.unit.test_responses_items import JSON, VALUES
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 RESPONSE_ID = "resp_" + UUID("0199f7a0-0000-7000-8000-00000000abcd").hex
+SEARCH = {"type": "web_search_call", "id": "ws_1"}
 LOOK_UP = {"type": "function", "name": "look_up", "parameters": {"type": "object", "properties": {}}}
 CODEX: dict[str, Any] = {
     "model": "m",
@@ -253,17 +255,46 @@ class TestTelling:
         assert after is not None
         assert after.body["input"][-1] == {"role": "user", "content": "hi"}
 
-    def test_content_of_openais_own_is_not_translated(self) -> None:
+    def test_content_of_openais_own_is_not_translated_but_for_what_was_answered_before(self) -> None:
         image = {"type": "input_image", "file_id": "file-1"}
         search = Opaque(format=WireFormat.RESPONSES, body={"type": "web_search_call", "id": "ws_1"})
-        history = (ChatMessage(role=ChatRole.ASSISTANT, text="a", parts=(search, Text(text="a"))),)
-        found = asked(input=[{"role": "user", "content": [image]}], prompt={"id": "pmpt_1"})
-        wire = chat_of(found, history, RESPONSE_ID).chat.wire
+        history = (
+            ChatMessage(role=ChatRole.USER, parts=(Opaque(format=WireFormat.RESPONSES, body={"type": "input_file"}),)),
+            ChatMessage(role=ChatRole.ASSISTANT, text="a", parts=(search, Text(text="a"))),
+        )
+        found = asked(input=[SEARCH, {"role": "user", "content": [image]}], prompt={"id": "pmpt_1"})
+        wire = chat_of(found, history[1:], RESPONSE_ID).chat.wire
         assert wire is not None
         assert wire.untranslatable == ("prompt", "web_search_call", "input_image.file_id")
+        wire = chat_of(asked(), history, RESPONSE_ID).chat.wire
+        assert wire is not None
+        assert wire.untranslatable == ("input_file",), "what a user showed is more than history"
         with pytest.raises(InvalidRequest, match="input_image") as caught:
             chat_of(replace(found, background=True), history, RESPONSE_ID)
         assert caught.value.param == "background"
+
+    def test_what_openai_cannot_read_of_a_history_is_left_out_and_named(self) -> None:
+        foreign = Thinking(text="hm", signature="s", origin=WireFormat.MESSAGES)
+        code = Opaque(format=WireFormat.GENERATE_CONTENT, body={"executableCode": {"code": "1"}})
+        history = (ChatMessage(role=ChatRole.ASSISTANT, text="a", parts=(foreign, code, Text(text="a"))),)
+        wire = chat_of(asked(), history, RESPONSE_ID).chat.wire
+        assert wire is not None
+        assert wire.left_out == ("thinking", "items[executableCode]")
+        assert [item["type"] for item in wire.body["input"][:-1]] == ["message"]
+        mine = {"type": "reasoning", "summary": [], "encrypted_content": "own"}
+        theirs = {**mine, "encrypted_content": sealed("s", WireFormat.MESSAGES, WireFormat.RESPONSES)}
+        for items, left_out in (([mine], ()), ([mine, theirs], ("thinking",))):
+            wire = chat_of(asked(input=items), (), RESPONSE_ID).chat.wire
+            assert wire is not None
+            assert (wire.left_out, wire.body["input"]) == (left_out, [mine])
+
+    def test_what_tells_of_tools_is_no_message(self) -> None:
+        tools = {"type": "additional_tools", "role": "developer", "tools": [LOOK_UP]}
+        call = {"type": "function_call", "call_id": "c", "name": "look_up", "arguments": "{}"}
+        output = {"type": "function_call_output", "call_id": "c", "output": "1"}
+        parsed = chat_of(asked(input=[tools, call, output]), (), RESPONSE_ID)
+        assert [message.parts[0].__class__ for message in parsed.chat.messages] == [ToolCall, ToolResult]
+        assert [len(message.parts) for message in parsed.chat.messages] == [1, 1]
 
     def test_a_background_response_is_translated(self) -> None:
         assert chat_of(asked(background=True), (), RESPONSE_ID).chat.wire is None

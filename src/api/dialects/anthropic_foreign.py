@@ -9,17 +9,20 @@ from src.domain.catalog.model import WireFormat
 _SIGNATURES = {"thinking": "signature", "redacted_thinking": "data"}
 
 
-def without_foreign(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def without_foreign(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The body, which was read without fault, without thoughts of other models and what other providers signed.
 
-    Who used tools without a thought of its own cannot begin to think before they are done with.
+    And names of what is missed: thoughts, or thinking at all: who used tools without a thought of its own cannot begin
+    to think before they are done with.
     """
     messages = [told for message in body["messages"] if (told := _message(message)) is not None]
     told = {**body, "messages": messages}
+    missed = any(is_foreign(block) for message in body["messages"] for block in _blocks(message))
     thinking = body.get("thinking")
     if isinstance(thinking, dict) and thinking.get("type") == "enabled" and _lacks_a_thought(messages):
         del told["thinking"]
-    return told
+        missed = True
+    return told, ("thinking",) if missed else ()
 
 
 def is_foreign(block: Mapping[str, Any]) -> bool:
@@ -27,6 +30,10 @@ def is_foreign(block: Mapping[str, Any]) -> bool:
     name = _SIGNATURES.get(block["type"])
     signature = block.get(name) if name else None
     return isinstance(signature, str) and opened(signature, WireFormat.MESSAGES)[1] is not WireFormat.MESSAGES
+
+
+def _blocks(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return message["content"] if isinstance(message["content"], list) else []
 
 
 def _message(message: Mapping[str, Any]) -> Mapping[str, Any] | None:

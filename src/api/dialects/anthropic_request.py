@@ -74,9 +74,11 @@ def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | Non
     if most == 0:
         notes.keep_out("max_tokens: 0")  # it fills the prompt's cache, which other formats cannot ask for
     parameters = _parameters(body, most, parallel, notes)
+    told, left_out = _for_anthropic(body, notes)
     wire = WireBody(
         format=WireFormat.MESSAGES,
-        body=_for_anthropic(body, notes),
+        body=told,
+        left_out=left_out,
         headers=_forwarded(headers),
         untranslatable=tuple(notes.untranslatable),
         wants_usage=True,
@@ -100,11 +102,16 @@ def _refuse_threads(body: Mapping[str, Any]) -> None:
         )
 
 
-def _for_anthropic(body: Mapping[str, Any], notes: Notes) -> Mapping[str, Any]:
-    """The body as it may be relayed: mostly as it is."""
+def _for_anthropic(body: Mapping[str, Any], notes: Notes) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The body as it may be relayed: mostly as it is. And names of what it says no more."""
+    left_out: tuple[str, ...] = ()
     if _LEFT_TO_CHAINS in body:
         body = {name: value for name, value in body.items() if name != _LEFT_TO_CHAINS}
-    return without_foreign(body) if notes.has_foreign else body
+        left_out = (_LEFT_TO_CHAINS,)
+    if not notes.has_foreign:
+        return body, left_out
+    body, foreign = without_foreign(body)
+    return body, left_out + foreign
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:

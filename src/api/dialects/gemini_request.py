@@ -7,6 +7,7 @@ from typing import Any
 from src.api.dialects.fields import MAX_TOKENS, flag_field, number_field, stops_field
 from src.api.dialects.gemini_content import own_object, read_contents, read_system
 from src.api.dialects.gemini_fields import Notes, camel, camel_fields, text_in, whole_field
+from src.api.dialects.gemini_foreign import has_foreign, without_foreign
 from src.api.dialects.gemini_tools import read_response_format, read_tool_choice, read_tools
 from src.api.dialects.request import ParsedRequest
 from src.domain.catalog.model import WireFormat
@@ -62,9 +63,11 @@ def parse_generate_content(
         stream=stream,
     )
     _note_the_rest(body, config, notes)
+    foreign = has_foreign(chat.messages)
     wire = WireBody(
         format=WireFormat.GENERATE_CONTENT,
-        body=body,
+        body=without_foreign(body) if foreign else body,
+        left_out=("thinking",) if foreign else (),
         headers=_forwarded(headers),
         untranslatable=tuple(notes.untranslatable),
         wants_usage=True,

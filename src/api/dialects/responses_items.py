@@ -311,6 +311,17 @@ def _model_items(parts: Iterable[Part], namespaces: Namespaces, *, for_upstream:
     return items
 
 
+def unsaid(messages: Iterable[ChatMessage]) -> tuple[str, ...]:
+    """Names of what `items_of` leaves out of messages for an upstream: thoughts and items of other formats."""
+    names: dict[str, None] = {}
+    for part in (part for message in messages for part in message.parts):
+        if isinstance(part, Thinking) and not _is_openais(part):
+            names["thinking"] = None
+        elif isinstance(part, Opaque) and part.format is not OWN:
+            names[f"items[{part.kind}]"] = None
+    return tuple(names)
+
+
 def _is_openais(thought: Thinking) -> bool:
     return thought.origin is OWN and thought.signature is not None
 

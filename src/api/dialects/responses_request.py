@@ -1,7 +1,7 @@
 """OpenAI responses, inwards."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from src.api.dialects.fields import (
@@ -19,7 +19,7 @@ from src.api.dialects.fields import (
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.responses_content import OWN
 from src.api.dialects.responses_echo import conversation_of, echo_of, instructions_of, truncation_of
-from src.api.dialects.responses_items import Namespaces, items_of, messages_of, own_item
+from src.api.dialects.responses_items import Namespaces, items_of, messages_of, own_item, unsaid
 from src.api.dialects.responses_tools import Notes, choice_of, namespaces_of, tools_of
 from src.domain.completion.content import Opaque, Part
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, Parameters, WireBody
@@ -241,8 +241,11 @@ def chat_of(asked: ResponsesRequest, history: Sequence[ChatMessage], response_id
 
     Raises InvalidRequest where that cannot be.
     """
-    told = (*history, *asked.inputs)
-    untranslatable = tuple(dict.fromkeys((*asked.untranslatable, *_untranslatable(told))))
+    new = _untranslatable(asked.inputs)
+    files = (
+        name for message in history if message.role is ChatRole.USER for name in _untranslatable([message], "input_")
+    )
+    untranslatable = tuple(dict.fromkeys((*asked.untranslatable, *new, *files)))
     if asked.background and untranslatable:
         raise InvalidRequest(
             f"This cannot be answered in the background: {', '.join(untranslatable)}; leave out background.",
@@ -250,7 +253,7 @@ def chat_of(asked: ResponsesRequest, history: Sequence[ChatMessage], response_id
         )
     system = (ChatMessage(role=ChatRole.SYSTEM, text=asked.instructions),) if asked.instructions else ()
     chat = ChatRequest(
-        messages=(*system, *_said(told)),
+        messages=(*system, *_said((*history, *asked.inputs))),
         parameters=asked.parameters,
         tools=asked.tools + _tools_within(history, Notes()),
         tool_choice=asked.tool_choice,
@@ -260,17 +263,23 @@ def chat_of(asked: ResponsesRequest, history: Sequence[ChatMessage], response_id
     return ParsedRequest(model=asked.model, chat=chat, untranslated=asked.untranslated)
 
 
-def _untranslatable(messages: Sequence[ChatMessage]) -> Iterator[str]:
-    """Names of what only this format can say."""
+def _untranslatable(messages: Sequence[ChatMessage], beginning: str = "") -> Iterator[str]:
+    """Names of what only this format can say, of the types that begin so.
+
+    Other models do without what is no more than history: their adapters name it. Files of the user's are more.
+    """
     for part in _opaque(messages):
-        if part.format is OWN and not _has_tools(part):
-            kind = str(part.body.get("type") or "item_reference")[:50]
+        if part.format is OWN and not _has_tools(part) and part.kind.startswith(beginning):
+            kind = part.kind if "type" in part.body else "item_reference"
             yield f"{kind}.file_id" if part.body.get("file_id") is not None else kind
 
 
 def _said(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
-    """The messages without those that tell of tools alone."""
-    return (message for message in messages if not (message.parts and all(map(_has_tools, message.parts))))
+    """The messages without what tells of tools."""
+    for message in messages:
+        parts = tuple(part for part in message.parts if not _has_tools(part))
+        if parts or not message.parts:
+            yield message if len(parts) == len(message.parts) else replace(message, parts=parts)
 
 
 def _wire(
@@ -280,8 +289,11 @@ def _wire(
     given = body.get("input")
     namespaces = namespaces_in(asked)
     before = [item for message in history for item in items_of(message, None, namespaces=namespaces)]
+    left_out = unsaid(history)
     if isinstance(given, list):
-        body["input"] = [*before, *(own for item in given if (own := own_item(item)) is not None)]
+        now = [own for item in given if (own := own_item(item)) is not None]
+        body["input"] = [*before, *now]
+        left_out += ("thinking",) if len(now) < len(given) else ()
     elif before:
         now = [] if given is None else [{"role": "user", "content": given}]
         body["input"] = [*before, *now]
@@ -291,6 +303,7 @@ def _wire(
         body=body,
         headers=asked.headers,
         untranslatable=untranslatable,
+        left_out=left_out,
         wants_usage=True,
         answered_for={
             "id": response_id,

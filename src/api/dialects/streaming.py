@@ -215,7 +215,7 @@ async def serve(
 
 def _stream(answering: Answer, serving: Serving) -> EventStream:
     def headers() -> Mapping[str, str]:
-        dropped = () if answering.is_relayed else _dropped(serving, answering.dropped)
+        dropped = _dropped(serving, answering.dropped, relayed=answering.is_relayed)
         told = _headers(answering.model, answering.attempts, answering.output_cap)
         return told | dropped_header(dropped) | cache_header(answering.cache)
 
@@ -239,7 +239,7 @@ def _whole_headers(outcome: Outcome, serving: Serving) -> dict[str, str]:
 def _headers_of(outcome: Outcome, serving: Serving) -> dict[str, str]:
     """Headers of an answer that has ended."""
     relayed = outcome.wire is not None or any(isinstance(delta, WireChunk) for delta in outcome.deltas[:1])
-    dropped = () if relayed else _dropped(serving, outcome.dropped)
+    dropped = _dropped(serving, outcome.dropped, relayed=relayed)
     told = _headers(outcome.model, len(outcome.attempts), outcome.output_cap)
     return told | dropped_header(dropped) | cache_header(outcome.cache)
 
@@ -254,10 +254,11 @@ def _headers(model: Model | None, attempts: int, output_cap: int | None) -> dict
     return headers
 
 
-def _dropped(serving: Serving, by_adapter: tuple[str, ...]) -> tuple[str, ...]:
-    """What a translation leaves out, in the client's own names."""
+def _dropped(serving: Serving, by_upstream: tuple[str, ...], *, relayed: bool) -> tuple[str, ...]:
+    """What the model was not told, in the client's own names; what has no place in our words is relayed."""
     names = serving.door.names
-    return (*serving.parsed.untranslated, *(names.get(name, name) for name in by_adapter))
+    untranslated = () if relayed else serving.parsed.untranslated
+    return (*untranslated, *(names.get(name, name) for name in by_upstream))
 
 
 async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:

@@ -98,6 +98,11 @@ class Opaque:
     format: WireFormat
     body: Mapping[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """What its format calls it: its type, or the name of its first field where the format has no types."""
+        return str(self.body.get("type") or next(iter(self.body), "nothing"))[:50]
+
 
 Part = Text | Refusal | Media | Thinking | ToolCall | ToolResult | Opaque
 """A typed part of a message."""

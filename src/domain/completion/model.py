@@ -68,13 +68,15 @@ class WireBody:
 
     `untranslatable` names what the body carries that cannot be said in another format; models of other formats refuse.
     `wants_usage`: the client asked for usage in its stream. `answered_for`: fields of the upstream's answer that the
-    gateway has its own values for, like ids of what it stores itself.
+    gateway has its own values for, like ids of what it stores itself. `left_out` names what the client's body said and
+    this one does not.
     """
 
     format: WireFormat
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
     untranslatable: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     wants_usage: bool = False
     answered_for: Mapping[str, Any] = field(default_factory=dict)
 
@@ -146,7 +148,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Names of parameters that the model's format cannot say: what a translation left out, told before its answer."""
+    """Names of what the model is not told: what a translation or a relay left out, told before its answer."""
 
     names: tuple[str, ...]
 
@@ -171,8 +173,6 @@ class Delivered:
 
     text: str
     usage: Usage | None = None
-
-
     pieces: tuple[PartDelta, ...] = ()
 
     @property
@@ -184,6 +184,8 @@ class Delivered:
     def words(self) -> str:
         """The words of the answer; of formats whose pieces are not known, everything."""
         return answer_text(self.parts) if self.pieces else self.text
+
+
 Delta = PartDelta | WireChunk
 """A piece of an answer."""
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from src.domain.completion.model import UpstreamRequest
 from src.domain.completion.tools import ResponseFormat
+from src.integrations.llm.anthropic_blocks import OWN
 from src.integrations.llm.anthropic_schema import closed_schema
 from src.integrations.llm.anthropic_thinking import Thought, thinking
 from src.integrations.llm.anthropic_tools import tool_arguments, tools_left_out
 from src.integrations.llm.anthropic_turns import turns_of
-from src.integrations.llm.translation import left_out, refuse_choices, refuse_untranslatable, system_text
+from src.integrations.llm.translation import left_out, refuse_choices, sayable, system_text
 
 SAMPLING_VERSION = "2023-06-01"
 """The newest API version refuses temperature, top_p and top_k; this one passes them to the models that know them."""
@@ -35,7 +36,7 @@ class Asked:
 
 def asked_of(request: UpstreamRequest) -> Asked:
     """Raises UpstreamFailed (unsupported) for what cannot be said and must not go missing."""
-    refuse_untranslatable(request)
+    request, items = sayable(request, OWN)
     refuse_choices(request)
     chat = request.chat
     turns = turns_of(chat.messages)
@@ -60,7 +61,8 @@ def asked_of(request: UpstreamRequest) -> Asked:
     taken = {"parallel_tool_calls", "response_format", *sampling}
     taken |= {"stop"} if len(stops) == len(chat.parameters.stop) else set()
     taken |= {"reasoning"} if thought.is_wished else set()
-    return Asked(arguments=arguments, dropped=(*left_out(request, taken), *tools_left_out(chat), *turns.left_out))
+    dropped = (*left_out(request, taken), *tools_left_out(chat), *turns.left_out, *items)
+    return Asked(arguments=arguments, dropped=dropped)
 
 
 def _system(request: UpstreamRequest) -> str:

@@ -10,7 +10,7 @@ from src.domain.completion.model import Dropped, Reply, UpstreamEvent, UpstreamR
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm.failures import Refusal, upstream_errors
 from src.integrations.llm.google_reply import Told, reply_of
-from src.integrations.llm.google_request import dropped_of, request_arguments
+from src.integrations.llm.google_request import request_arguments
 from src.integrations.llm.guarded_client import noting_responses
 from src.integrations.llm.relay_failures import delay_in, reasons_in
 
@@ -26,15 +26,15 @@ class GoogleGenAI(ChatModel):
         self._client = client
 
     async def complete(self, request: UpstreamRequest) -> Reply:
-        arguments = request_arguments(request)
+        arguments, dropped = request_arguments(request)
         with upstream_errors(_refusal_in):
             client = await self._client()
-            return reply_of(await client.aio.models.generate_content(**arguments), dropped_of(request))
+            return reply_of(await client.aio.models.generate_content(**arguments), dropped)
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
-        arguments = request_arguments(request)
+        arguments, dropped = request_arguments(request)
         end = Told()
-        if dropped := dropped_of(request):
+        if dropped:
             yield Dropped(dropped)
         with upstream_errors(_refusal_in):
             client = await self._client()

@@ -18,8 +18,10 @@ from src.integrations.llm.translation import (
     called_names,
     left_out,
     refuse_choices,
-    refuse_untranslatable,
+    refuse_many_stops,
     safe_call_id,
+    sayable,
+    strict_left_out,
     system_text,
 )
 
@@ -35,6 +37,7 @@ _TAKEN = frozenset(
 )
 """Parameters that the format can say."""
 
+_MOST_STOPS = 5
 _ROLES = {ChatRole.USER: "user", ChatRole.ASSISTANT: "model"}
 _SIGNING = re.compile(r"gemini-([3-9]|\d\d|[a-z-]+-latest)")
 """Models that refuse calls of the current turn without a signature."""
@@ -63,10 +66,11 @@ _FILES_API = ("gs://", "https://generativelanguage.googleapis.com/")
 """Addresses of files whose type Google knows itself."""
 
 
-def request_arguments(request: UpstreamRequest) -> dict[str, Any]:
-    """The SDK's arguments for a request. Raises UpstreamFailed for what the format cannot say."""
-    refuse_untranslatable(request)
+def request_arguments(request: UpstreamRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The SDK's arguments for a request, and the names of what they leave out. Raises UpstreamFailed (unsupported)."""
+    request, items = sayable(request, _OWN)
     refuse_choices(request)
+    refuse_many_stops(request, _MOST_STOPS)
     config = {
         "system_instruction": system_text(request.chat.messages) or None,
         "max_output_tokens": request.max_output_tokens,
@@ -76,20 +80,20 @@ def request_arguments(request: UpstreamRequest) -> dict[str, Any]:
         **_answer_format(request),
         "thinking_config": _thinking(request),
     }
-    return {
+    arguments = {
         "model": request.model.upstream,
         "contents": _contents(request),
         "config": {name: value for name, value in config.items() if value is not None},
     }
+    return arguments, (*_dropped(request), *items)
 
 
-def dropped_of(request: UpstreamRequest) -> tuple[str, ...]:
-    """Names of what the model is not told."""
+def _dropped(request: UpstreamRequest) -> tuple[str, ...]:
     thinks = style_of(request.model) is not ReasoningStyle.NONE
     parameters = left_out(request, _TAKEN if thinks else _TAKEN - {"reasoning"})
     parts = (part for message in request.chat.messages for part in message.parts)
     foreign = any(isinstance(part, Thinking) and part.origin is not _OWN for part in parts)
-    return (*parameters, *(("thinking",) if foreign else ()))
+    return (*parameters, *strict_left_out(request.chat), *(("thinking",) if foreign else ()))
 
 
 def _sampling(request: UpstreamRequest) -> dict[str, Any]:
@@ -214,11 +218,7 @@ def _said(part: Part, names: Mapping[str, str]) -> list[dict[str, Any]]:
             return [_call(part)]
         case ToolResult():
             return _result(part, names)
-        case Opaque(format=origin, body=body):
-            if origin is not _OWN:
-                raise UpstreamFailed(
-                    Failure.UNSUPPORTED, f"A part of {origin.value} cannot be told to Google's models."
-                )
+        case Opaque(body=body):
             return [_opaque(body)]
 
 

@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from src.domain.catalog.model import ReasoningStyle
+from src.domain.catalog.model import ReasoningStyle, WireFormat
 from src.domain.completion.model import UpstreamRequest
 from src.domain.completion.tools import EFFORTS, ResponseFormat, Tool, ToolChoice, ToolUse
 from src.integrations.llm.openai_chat_content import Speaker
 from src.integrations.llm.reasoning import effort_of, style_of
-from src.integrations.llm.translation import left_out, refuse_choices, refuse_untranslatable
+from src.integrations.llm.translation import left_out, refuse_choices, refuse_many_stops, sayable
 
 MAX_COMPLETION_TOKENS = "max_completion_tokens"
 """OpenAI's own field for the output cap; its reasoning models refuse the older one."""
@@ -22,6 +22,9 @@ _TAKEN = frozenset(
     }
 )
 """Parameters that the format can say of every model. Odds of tokens have no place in our answers."""
+
+_MOST_STOPS = 4
+"""Of OpenAI itself; servers that are compatible with it have other limits, or none."""
 
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _COMMON = {"minimal": "low", "xhigh": "high", "max": "high"}
@@ -38,9 +41,11 @@ def request_arguments(request: UpstreamRequest, cap_field: str) -> tuple[dict[st
     The `cap_field` tells OpenAI itself from the servers that are compatible with it: they know fewer fields of the
     format, and have some of their own.
     """
-    refuse_untranslatable(request)
+    request, items = sayable(request, WireFormat.CHAT_COMPLETIONS)
     refuse_choices(request)
     is_openai = cap_field == MAX_COMPLETION_TOKENS
+    if is_openai:
+        refuse_many_stops(request, _MOST_STOPS)
     speaker = Speaker(request, is_openai=is_openai)
     style = style_of(request.model)
     body = {
@@ -53,7 +58,7 @@ def request_arguments(request: UpstreamRequest, cap_field: str) -> tuple[dict[st
         "reasoning_effort": None if style is ReasoningStyle.NONE else _effort(request),
     }
     taken = _TAKEN if style is ReasoningStyle.NONE else _TAKEN | {"reasoning"}
-    dropped = (*left_out(request, taken), *_idle_choice(request), *speaker.dropped)
+    dropped = (*left_out(request, taken), *_idle_choice(request), *speaker.dropped, *items)
     return {name: value for name, value in body.items() if value is not None}, dropped
 
 

@@ -6,7 +6,7 @@ come back as they are.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import (
     ChatRequest,
     Delivered,
+    Dropped,
     Failure,
     Reply,
     UpstreamEvent,
@@ -149,7 +150,8 @@ class Relay(ChatModel):
 
     async def complete(self, request: UpstreamRequest) -> Reply:
         """The whole answer; `Finished.wire` holds its bytes."""
-        response = await self._open(request)
+        wire, body = self._wire_of(request), self._body_for(request)
+        response = await self._open(request, body)
         try:
             async with asyncio.timeout(self._read_timeout_s):
                 data = await _read_whole(response, self._format.most_bytes)
@@ -157,15 +159,19 @@ class Relay(ChatModel):
             raise relay_failures.of_transport(error) from error
         finally:
             response.close()
-        return self._format.answered(self._format.read_reply(data), self._wire_of(request))
+        reply = self._format.answered(self._format.read_reply(data), wire)
+        return replace(reply, dropped=_left_out(wire, body))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         """Whole events as they arrive. The last ones come in `Finished.wire`, to be sent once the call is settled."""
-        response = await self._open(request)
+        wire, body = self._wire_of(request), self._body_for(request)
+        if dropped := _left_out(wire, body):
+            yield Dropped(dropped)
+        response = await self._open(request, body)
         try:
             if not response.content_type.startswith("text/event-stream"):
                 raise relay_failures.malformed("The provider did not answer with a stream.", response.status)
-            reader = self._format.reader(request.chat, self._wire_of(request))
+            reader = self._format.reader(request.chat, wire)
             feed = _Feed(response, reader, self._read_timeout_s)
             read = self._format.read_delivered
             while (data := await feed.next()) is not None:
@@ -174,13 +180,15 @@ class Relay(ChatModel):
         finally:
             response.close()
 
-    async def _open(self, request: UpstreamRequest) -> aiohttp.ClientResponse:
+    def _body_for(self, request: UpstreamRequest) -> dict[str, Any]:
+        body = self._format.body_for(request, self._wire_of(request).body, self._target.cap_field)
+        if self._format.address is None and (request.chat.stream or "stream" in body):
+            body["stream"] = request.chat.stream
+        return body
+
+    async def _open(self, request: UpstreamRequest, body: dict[str, Any]) -> aiohttp.ClientResponse:
         """Send the request; raises UpstreamFailed unless the upstream answers with success."""
-        wire = self._wire_of(request)
-        body = self._format.body_for(request, wire.body, self._target.cap_field)
-        stream, address = request.chat.stream, self._format.address
-        if address is None and (stream or "stream" in body):
-            body["stream"] = stream
+        wire, stream, address = self._wire_of(request), request.chat.stream, self._format.address
         url = self._target.url if address is None else address(self._target.url, stream)
         try:
             async with asyncio.timeout(self._headers_s):
@@ -321,6 +329,11 @@ class _Feed:
 
 def _timeout(connect_s: float, read_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=read_s)
+
+
+def _left_out(wire: WireBody, body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of what the client said and the provider is not told; which model is meant, it may know by the address."""
+    return (*wire.left_out, *(name for name in wire.body if name not in body and name != "model"))
 
 
 def _dumped(body: dict[str, Any]) -> bytes | BytesIO:

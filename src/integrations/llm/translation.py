@@ -3,11 +3,20 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import fields
+from dataclasses import fields, replace
 
+from src.domain.catalog.model import WireFormat
 from src.domain.completion.abilities import beyond
-from src.domain.completion.content import ToolCall
-from src.domain.completion.model import ChatMessage, ChatRole, Failure, Parameters, UpstreamFailed, UpstreamRequest
+from src.domain.completion.content import Opaque, Part, ToolCall
+from src.domain.completion.model import (
+    ChatMessage,
+    ChatRequest,
+    ChatRole,
+    Failure,
+    Parameters,
+    UpstreamFailed,
+    UpstreamRequest,
+)
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"})
 
@@ -30,6 +39,43 @@ def refuse_untranslatable(request: UpstreamRequest) -> None:
         )
     if missing := beyond(request.model.capabilities, request.chat):
         raise UpstreamFailed(Failure.UNSUPPORTED, f"The model {name} does not do this: {', '.join(missing)}.")
+
+
+def sayable(request: UpstreamRequest, own: WireFormat) -> tuple[UpstreamRequest, tuple[str, ...]]:
+    """The request without what only formats other than `own` can say of its history, and the names of that.
+
+    Raises UpstreamFailed (unsupported) for what cannot be said to the model, and must not go missing.
+    """
+    refuse_untranslatable(request)
+    messages = request.chat.messages
+    foreign = [part for message in messages for part in message.parts if _is_foreign(part, own)]
+    if not foreign:
+        return request, ()
+    left = (
+        replace(message, parts=tuple(part for part in message.parts if not _is_foreign(part, own)))
+        for message in messages
+    )
+    kept = tuple(message for message, before in zip(left, messages, strict=True) if message.parts or not before.parts)
+    names = tuple(dict.fromkeys(f"items[{part.kind}]" for part in foreign if isinstance(part, Opaque)))
+    return replace(request, chat=replace(request.chat, messages=kept)), names
+
+
+def _is_foreign(part: Part, own: WireFormat) -> bool:
+    return isinstance(part, Opaque) and part.format is not own
+
+
+def refuse_many_stops(request: UpstreamRequest, most: int) -> None:
+    """Raises UpstreamFailed (unsupported) for more stop sequences than the provider takes: each changes the answer."""
+    if (given := len(request.chat.parameters.stop)) > most:
+        raise UpstreamFailed(
+            Failure.UNSUPPORTED,
+            f"The provider of the model {request.model.name} takes at most {most} stop sequences: there are {given}.",
+        )
+
+
+def strict_left_out(chat: ChatRequest) -> tuple[str, ...]:
+    """The name for that schemas of tools are kept to exactly, where it is wished and the format cannot say it."""
+    return ("tools.strict",) if any(tool.strict for tool in chat.tools) else ()
 
 
 def left_out(request: UpstreamRequest, taken: Set[str]) -> tuple[str, ...]:
