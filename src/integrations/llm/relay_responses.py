@@ -6,6 +6,7 @@ ids that lead back to the message that is stored here.
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -112,7 +113,8 @@ def read_delivered(data: bytes) -> Delivered:
     for payload in payloads_of(data):
         if str(payload.get("type")).endswith(".delta"):
             texts.append(_text(payload.get("delta")))
-        pieces += _pieces(payload)
+        with suppress(UpstreamFailed):  # what cannot be read is left out: what was delivered must be charged
+            pieces.extend(_pieces(payload))
         usage = read_usage(_dict(payload.get("response")).get("usage")) or usage
     return Delivered("".join(texts), usage, tuple(pieces))
 
