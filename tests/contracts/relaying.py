@@ -21,11 +21,14 @@ from src.domain.completion.model import (
     WireBody,
     WireChunk,
 )
+from src.integrations.llm import relay_google, relay_responses
 from src.integrations.llm.relay import Relay, Target
 from tests.support.upstream import ToolCall
 
 OPENAI, ANTHROPIC = WireFormat.CHAT_COMPLETIONS, WireFormat.MESSAGES
+RESPONSES, GOOGLE = WireFormat.RESPONSES, WireFormat.GENERATE_CONTENT
 DIALECTS = (OPENAI, ANTHROPIC)
+EVERY_FORMAT = (*DIALECTS, RESPONSES, GOOGLE)
 SECRET = "sk-very-secret-0123456789"
 MODEL = Model(name="public", provider="p", upstream="upstream-name", context_window=100_000, max_output=4000)
 WEATHER = ToolCall(name="weather", arguments={"city": "Riga"})
@@ -41,10 +44,27 @@ async def relays() -> AsyncIterator[Relays]:
 
 
 def _relay(session: aiohttp.ClientSession, kind: WireFormat, url: str, read_timeout_s: float) -> Relay:
-    path, key = ("/v1/messages", "x-api-key") if kind is ANTHROPIC else ("/v1/chat/completions", "Authorization")
-    headers = {key: SECRET if kind is ANTHROPIC else f"Bearer {SECRET}"}
-    target = Target(format=kind, url=url + path, headers=headers, cap_field="max_completion_tokens")
+    path, key, cap_field = _PLACES[kind]
+    headers = {key: f"Bearer {SECRET}" if key == "Authorization" else SECRET}
+    target = Target(format=kind, url=url + path, headers=headers, cap_field=cap_field)
     return Relay(session, target, connect_timeout_s=1.0, read_timeout_s=read_timeout_s)
+
+
+_PLACES = {
+    OPENAI: ("/v1/chat/completions", "Authorization", "max_completion_tokens"),
+    ANTHROPIC: ("/v1/messages", "x-api-key", "max_completion_tokens"),
+    RESPONSES: ("/v1/responses", "Authorization", relay_responses.CAP_FIELD),
+    GOOGLE: (f"/v1beta/{relay_google.resource('upstream-name')}", "x-goog-api-key", relay_google.CAP_FIELD),
+}
+"""Path, header of the credential, and the field that caps output."""
+
+
+_ASKED: dict[WireFormat, dict[str, Any]] = {
+    OPENAI: {"model": "public", "messages": MESSAGES},
+    ANTHROPIC: {"model": "public", "messages": MESSAGES},
+    RESPONSES: {"model": "public", "input": "hello there", "store": False},
+    GOOGLE: {"contents": [{"role": "user", "parts": [{"text": "hello there"}]}]},
+}
 
 
 def asking(
@@ -56,7 +76,7 @@ def asking(
     headers: dict[str, str] | None = None,
     **fields: Any,
 ) -> UpstreamRequest:
-    body = {"model": "public", "messages": MESSAGES, **fields} | ({"stream": True} if stream else {})
+    body = {**_ASKED[kind], **fields} | ({"stream": True} if stream and kind is not GOOGLE else {})
     wire = WireBody(format=kind, body=body, headers=headers or {}, wants_usage=wants_usage)
     return UpstreamRequest(model=MODEL, chat=ChatRequest(messages=(), stream=stream, wire=wire), output_cap=cap)
 
