@@ -3,100 +3,42 @@
 import asyncio
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from src.api.catalog_schema import read_catalog_file
+from src.domain.catalog.model import WireFormat
 from src.shared.settings import Settings
-from tests.processes.conftest import Operator, shell_environment
+from tests.processes.conftest import Operator, client_of
+from tests.processes.documented import ROOT, document, objects_in, ran
 
-ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^<!-- tested -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = "=== end of block ==="
+README = document("README.md")
 SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
 COMPOSE_ONLY = {"POSTGRES_PASSWORD", "GATEWAY_PUBLISH"}
-
-
-@dataclass(frozen=True)
-class Block:
-    """A tested block and what it printed."""
-
-    language: str
-    code: str
-    output: str = ""
-
-
-def blocks_on(port: int) -> Iterator[Block]:
-    """The tested blocks, with the gateway at another port."""
-    for language, code in BLOCK.findall(README):
-        yield Block(language, code.replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
-
-
-def as_bash(block: Block, number: int, directory: Path) -> str:
-    """A block as a piece of the one bash session."""
-    if block.language == "bash":
-        return block.code
-    assert block.language == "python"
-    script = directory / f"block_{number}.py"
-    script.write_text(block.code, encoding="utf-8")
-    return f"'{sys.executable}' '{script}'\n"
-
-
-def run_all(blocks: list[Block], directory: Path) -> list[Block]:
-    """Run them one after the other in one session that ends at the first fault."""
-    pieces = [as_bash(block, number, directory) for number, block in enumerate(blocks)]
-    session = "set -e\nset -o pipefail\n" + "".join(f"{piece}\necho '{MARK}'\n" for piece in pieces)
-    done = subprocess.run(
-        ["bash", "-c", session],
-        env=shell_environment(),
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    outputs = done.stdout.split(f"{MARK}\n")[:-1]
-    return [Block(block.language, block.code, output) for block, output in zip(blocks, outputs, strict=True)]
-
-
-def objects_in(text: str) -> list[Any]:
-    """JSON values written one after the other."""
-    decoder, found, position = json.JSONDecoder(), [], 0
-    while text[position:].strip():
-        position += len(text[position:]) - len(text[position:].lstrip())
-        value, position = decoder.raw_decode(text, position)
-        found.append(value)
-    return found
 
 
 async def test_the_tested_blocks_of_the_readme_do_what_it_says(operator: Operator) -> None:
     gateway = operator.bare()
     await asyncio.to_thread(gateway.command, "migrate")
     await gateway.start()
-    blocks = list(blocks_on(gateway.port))
-    assert README.count("<!-- tested -->") == len(blocks)
-    ran = await asyncio.to_thread(run_all, blocks, operator.directory)
-    curl, openai, anthropic, tenants, dialogs, again, chat, estimates, quotas, limits, repeated, cached = ran
+    outputs = await asyncio.to_thread(ran, README, gateway.port, operator.directory)
+    curl, openai, anthropic, google, tenants, dialogs, again, responses, chat, *rest = outputs
+    estimates, quotas, limits, repeated, cached = rest
 
-    [completion] = objects_in(curl.output)
+    [completion] = objects_in(curl)
     assert completion["choices"][0]["message"]["content"]
-    assert re.search(r"\S.* \d+\n", openai.output)
-    assert re.search(r"\S.*Usage\(.*output_tokens=\d+", anthropic.output)
-    assert objects_in(tenants.output)[0]["balance"] == 100_000
-    _check_dialogs(dialogs.output)
-    _check_heard_again(again.output)
-    _check_chat(chat.output)
-    _check_quotas(quotas.output)
-    _check_rate_limits(limits.output)
-    _check_estimate(estimates.output)
-    first, second = objects_in(repeated.output)
+    assert re.search(r"\S.* \d+\n.*\S", openai, re.DOTALL)
+    assert re.search(r"\S.*Usage\(.*output_tokens=\d+", anthropic)
+    assert re.search(r"\S.* \d+\n", google)
+    assert objects_in(tenants)[0]["balance"] == 100_000
+    _check_dialogs(dialogs)
+    _check_heard_again(again)
+    _check_responses(responses)
+    _check_chat(chat)
+    _check_quotas(quotas)
+    _check_rate_limits(limits)
+    _check_estimate(estimates)
+    first, second = objects_in(repeated)
     assert first == second
-    assert re.findall(r"^x-gateway-cache: (\w+)", cached.output, re.MULTILINE) == ["miss", "hit"]
+    assert re.findall(r"^x-gateway-cache: (\w+)", cached, re.MULTILINE) == ["miss", "hit"]
 
 
 def _check_dialogs(output: str) -> None:
@@ -119,6 +61,14 @@ def _check_heard_again(output: str) -> None:
     assert answer["status"] == "completed"
     assert f'"text":{json.dumps(answer["content"][5:], ensure_ascii=False)}' in events
     assert "event: message.completed" in events
+
+
+def _check_responses(output: str) -> None:
+    response, messages, told_natively = objects_in(output)
+    assert [message["role"] for message in messages["data"]] == ["user", "assistant"] * 3
+    answers = [message["content"] for message in messages["data"][1::2]]
+    told = [each["output"][0]["content"][0]["text"] for each in (told_natively, response)]
+    assert told == answers[1:]
 
 
 def _check_quotas(output: str) -> None:
@@ -161,6 +111,20 @@ def _check_estimate(output: str) -> None:
     assert (estimate["admitted"], estimate["refusals"], estimate["output_tokens_cap"]) == (True, [], 50)
     [account] = estimate["accounts"]
     assert account["would_hold"] == estimate["hold"]["tokens"] == estimate["input_tokens_bound"] + 50
+
+
+async def test_the_catalog_of_the_readme_is_one(operator: Operator) -> None:
+    [text] = re.findall(r"^```yaml\n(providers:.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    path = operator.directory / "gateway.yaml"
+    path.write_text(text, encoding="utf-8")
+    [provider] = read_catalog_file(path).providers
+    assert WireFormat.RESPONSES in provider.formats
+    gateway = await operator.started(operator.configured(GATEWAY_CONFIG=str(path)))
+    async with client_of(gateway) as admin:
+        listed = {each["name"]: each for each in (await admin.get("/api/v1/models?limit=100")).json()["data"]}
+    assert {"fast", "fast-2", "my-vectors", "smart", "spread"} <= listed.keys()
+    assert listed["fast"]["capabilities"]["reasoning"] == "none"
+    assert listed["my-vectors"]["capabilities"]["embeddings"]
 
 
 def test_the_readme_and_the_example_name_every_setting_and_no_other() -> None:
