@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.responses_request import parse_response
-from src.api.dialects.responses_stream import ResponsesWriter, after
+from src.api.dialects.responses_stream import ResponsesWriter, after, end_after
 from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.content import Opaque
@@ -28,6 +29,7 @@ from src.domain.completion.deltas import (
     ThinkingDelta,
     ToolCallDelta,
     deltas_of,
+    grown,
     parts_of,
 )
 from src.domain.completion.model import ChatRequest, FinishReason, Outcome
@@ -188,10 +190,23 @@ class TestEnds:
         assert failed["response"]["output"][0]["content"][0]["text"] == "Hel"
         assert failed["sequence_number"] == events(told)[-1]["sequence_number"] + 1
 
-    def test_a_failure_after_what_was_relayed_is_told_too(self) -> None:
+    @given(cut=st.integers(min_value=1, max_value=40))
+    def test_a_failure_after_what_was_relayed_tells_that_too(self, cut: int) -> None:
+        relayed = events(stream(EVERYTHING))[:cut]
+        data = b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in relayed)
         error = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
-        (failed,) = events([writer().error(error)])
-        assert failed["response"]["error"]["code"] == "rate_limit_exceeded"
+        (failed,) = events([writer().error(error, data)])
+        read = EVENT.validate_python(failed)
+        assert read.type == failed["type"] == "response.failed"
+        assert failed["sequence_number"] == relayed[-1]["sequence_number"] + 1
+        told = failed["response"]
+        assert (told["status"], told["error"]["code"]) == ("failed", "rate_limit_exceeded")
+        assert told["id"] == relayed[0]["response"]["id"]
+        begun = [event for event in relayed if event["type"] == "response.output_item.added"]
+        assert [item["id"] for item in told["output"]] == [event["item"]["id"] for event in begun]
+        said = "".join(event["delta"] for event in relayed if event["type"] == "response.output_text.delta")
+        texts = [part["text"] for item in told["output"] for part in item.get("content") or () if "text" in part]
+        assert "".join(texts) == said
 
     @given(cut=st.integers(min_value=2, max_value=40))
     def test_a_relayed_stream_that_was_stopped_ends_as_its_own(self, cut: int) -> None:
@@ -256,6 +271,23 @@ class TestNumbers:
         left = [left for each in again for left in after([each], start)]
         expected = [pair for pair in _by_character(told) if pair[0] > start]
         assert _by_character(left) == expected
+
+    @given(deltas=ANSWERS, cuts=st.lists(st.integers(min_value=0, max_value=30), max_size=3))
+    def test_what_was_noted_on_the_way_tells_the_same_at_the_same_numbers(
+        self, deltas: list[PartDelta], cuts: list[int]
+    ) -> None:
+        notes = [parts_of(deltas[:cut]) for cut in (0, *sorted(cuts), len(deltas))]
+        pieces = [piece for before, now in pairwise(notes) for piece in grown(before, now)]
+        assert _by_character(stream(pieces, outcome(deltas))) == _by_character(stream(deltas))
+
+    @given(deltas=ANSWERS, start=st.integers(min_value=-1, max_value=200))
+    def test_the_last_event_is_told_whatever_was_heard_before(self, deltas: list[PartDelta], start: int) -> None:
+        end = stream(deltas)[-1]
+        left = events([end_after(end, start)])
+        assert left[-1] | {"sequence_number": 0} == events([end])[-1] | {"sequence_number": 0}
+        numbers = [event["sequence_number"] for event in left]
+        assert numbers == sorted(set(numbers))
+        assert numbers[0] > start
 
     def test_nothing_comes_after_the_end(self) -> None:
         told = stream(EVERYTHING)

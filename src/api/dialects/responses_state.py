@@ -15,22 +15,22 @@ from src.api.dialects.responses_items import output_items
 from src.api.dialects.responses_references import with_referenced_items
 from src.api.dialects.responses_reply import response_body, status_of
 from src.api.dialects.responses_request import NAMES, ResponsesRequest, chat_of, namespaces_in, parse_response
-from src.api.dialects.responses_stream import ResponsesWriter, after
+from src.api.dialects.responses_stream import ResponsesWriter, after, end_after
 from src.api.dialects.responses_tools import namespaces_of
 from src.api.dialects.streaming import Door, Stateful, serve
 from src.api.errors import Dialect, error_body, error_response
-from src.api.sse import EventStream
+from src.api.sse import KEEPALIVE, EventStream
 from src.domain.catalog.model import Usage
-from src.domain.completion.content import part_from
-from src.domain.completion.deltas import deltas_of
+from src.domain.completion.content import Part, part_from
+from src.domain.completion.deltas import PartDelta, deltas_of, grown
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, FinishReason, Outcome, WireChunk
 from src.domain.completion.use_cases import resolve
-from src.domain.dialogs.following import follow
+from src.domain.dialogs.following import growing
 from src.domain.dialogs.model import DialogId, Message, MessageId, MessageStatus
 from src.domain.dialogs.responding import Asked, Place, place_of
 from src.domain.dialogs.storing import call_status
 from src.domain.identity.model import Principal
-from src.shared.errors import InvalidRequest, NotFound, ProvidersFailed
+from src.shared.errors import GatewayError, InvalidRequest, NotFound, ProvidersFailed
 from src.shared.ids import new_id
 
 ENDPOINT = "responses"
@@ -150,7 +150,7 @@ def told_again(answer: Message) -> dict[str, Any]:
     )
 
 
-def _parts(answer: Message) -> Sequence[Any]:
+def _parts(answer: Message) -> Sequence[Part]:
     """A thought may be a signature alone, but text that says nothing is no item."""
     return [part_from(each) for each in answer.all_parts if each != {"type": "text", "text": ""}]
 
@@ -218,40 +218,47 @@ async def _events(
         response_id=response_id(answer.id),
         created_at=answer.created_at,
     )
-    async with aclosing(_all_events(answer, writer, principal, request_id, gateway)) as events:
-        async for event in events:
-            for left in after([event], starting_after):
-                yield left
+    first = b"".join(after([writer.first(_model(answer), 0)], starting_after))
+    yield first or KEEPALIVE  # headers go out with it, however long it waits
+    try:
+        async with aclosing(_heard(answer, principal, gateway)) as heard:
+            async for each in heard:
+                if isinstance(each, Outcome):
+                    yield end_after(_end(each, writer, request_id), starting_after)
+                else:
+                    for left in after([writer.delta(each)], starting_after):
+                        yield left
+    except GatewayError as error:
+        failed = writer.error(error_body(error, Dialect.OPENAI, request_id))
+        yield end_after(failed, starting_after)
 
 
-async def _all_events(
-    answer: Message, writer: ResponsesWriter, principal: Principal, request_id: str, gateway: Gateway
-) -> AsyncGenerator[bytes]:
-    """From the first one on: piece by piece where it is given here and now, else once it has ended."""
-    yield writer.first(_model(answer), 0)
+async def _heard(answer: Message, principal: Principal, gateway: Gateway) -> AsyncGenerator[PartDelta | Outcome]:
+    """Its pieces from the first one on, and last how it ended.
+
+    They come as they do where it is given here and now, as they are noted where another replica gives it; what is
+    relayed comes when it has ended.
+    """
     answering = gateway.completions.running.find(answer.id)
     if answering is not None:
         async with aclosing(answering.deltas()) as deltas:
             async for delta in deltas:
                 if isinstance(delta, WireChunk):
                     break
-                yield writer.delta(delta)
+                yield delta
             else:
-                yield _end(await answering.outcome(), writer, request_id)
+                yield await answering.outcome()
                 return
-    ended = await _ended(answer, principal, gateway)
-    for part in deltas_of(_parts(ended)):
-        yield writer.delta(part)
-    yield _end(_outcome(ended, gateway), writer, request_id)
-
-
-async def _ended(answer: Message, principal: Principal, gateway: Gateway) -> Message:
-    """The answer as it is stored at its end, whichever replica gives it."""
-    async with aclosing(follow(principal, answer, 0, gateway.dialogs, gateway.completions)) as found:
-        async for each in found:
-            if isinstance(each, Message):
-                return each
-    raise NotFound("No such response.")
+    told: Sequence[Part] = ()
+    async with aclosing(growing(principal, answer, gateway.dialogs, gateway.completions)) as found:
+        async for message in found:
+            has_ended = message.status is not MessageStatus.IN_PROGRESS
+            if has_ended or is_background(answer):
+                before, told = told, _parts(message)
+                for piece in grown(before, told):
+                    yield piece
+            if has_ended:
+                yield _outcome(message, gateway)
 
 
 def _end(outcome: Outcome, writer: ResponsesWriter, request_id: str) -> bytes:

@@ -25,9 +25,6 @@ from src.domain.completion.deltas import (
 )
 from src.domain.completion.model import Outcome
 
-_UNKNOWN_NUMBER = 2**31 - 1
-"""Of an event that follows what was relayed of a stream, whose numbers nobody has counted."""
-
 _ERROR_CODES = frozenset({"server_error", "rate_limit_exceeded", "invalid_prompt"})
 
 
@@ -103,17 +100,19 @@ class ResponsesWriter:
         body = {**self._body(status=status, output=[]), **told.response, **changed}
         return ended + self._numbered([_last_word(body)])
 
-    def error(self, body: dict[str, Any]) -> bytes:
-        """A failure in the middle of a stream."""
+    def error(self, body: dict[str, Any], relayed: bytes = b"") -> bytes:
+        """A failure in the middle of a stream, told as the end of the response as far as it has come."""
         error = body.get("error") or {}
         code = error.get("code")
         told = {"code": code if code in _ERROR_CODES else "server_error", "message": str(error.get("message"))}
         open_items: list[OpenItem] = [*self._calls.values(), *([self._open] if self._open is not None else [])]
         for item in open_items:
             self._output[item.index] = item.item("incomplete")
-        if self._number is None:
-            self._number = _UNKNOWN_NUMBER - 1
         failed = self._body(status="failed", output=self._output, error=told)
+        if relayed:
+            heard = Relayed(relayed)
+            self._number = heard.number
+            failed |= heard.response | {"status": "failed", "error": told, "output": heard.output}
         return self._numbered([("response.failed", {"response": failed})])
 
     def _body(self, *, status: str, output: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -236,6 +235,19 @@ def after(events: Iterable[bytes], starting_after: int) -> Iterator[bytes]:
         kept = b"".join(_left_of(each, starting_after) for each in data.split(b"\n\n") if each)
         if kept:
             yield kept
+
+
+def end_after(data: bytes, starting_after: int) -> bytes:
+    """The same for the end of a stream, whose last event is told in any case.
+
+    Who has heard more than was kept, of a gateway that died, hears how it ended.
+    """
+    left = b"".join(after([data], starting_after))
+    if left:
+        return left
+    _, _, last = data.removesuffix(b"\n\n").rpartition(b"data: ")
+    payload = {**orjson.loads(last), "sequence_number": starting_after + 1}
+    return event(payload, name=payload["type"])
 
 
 def _left_of(told: bytes, starting_after: int) -> bytes:

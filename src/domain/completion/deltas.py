@@ -142,6 +142,24 @@ def _add_to_call(delta: ToolCallDelta, parts: list[Part], calls: dict[int, int])
         parts[place] = call
 
 
+def grown(before: Sequence[Part], now: Sequence[Part]) -> Iterator[PartDelta]:
+    """The pieces by which an answer has grown: new parts, and more of those that were there."""
+    calls = count()
+    for place, part in enumerate(now):
+        number = next(calls) if isinstance(part, ToolCall) else 0
+        match part, before[place] if place < len(before) else None:
+            case _, None:
+                yield _delta_of(part, iter((number,)))
+            case Text(text=text), Text(text=had) if text != had:
+                yield TextDelta(text[len(had) :])
+            case Refusal(text=text), Refusal(text=had) if text != had:
+                yield RefusalDelta(text[len(had) :])
+            case Thinking(), Thinking(text=had) as thought if part != thought:
+                yield ThinkingDelta(part.text[len(had) :], part.signature, part.redacted, part.origin)
+            case ToolCall(), ToolCall(arguments=had) if part.arguments != had:
+                yield ToolCallDelta(number, arguments=part.arguments[len(had) :])
+
+
 def deltas_of(parts: Sequence[Part]) -> tuple[PartDelta, ...]:
     """Each part in one piece. Raises TypeError for what no model answers with."""
     calls = count()

@@ -70,10 +70,34 @@ async def follow(
             async for piece in pieces:
                 position = piece.position
                 yield piece
+    async with aclosing(growing(principal, answer, dialogs, completions)) as found:
+        async for message in found:
+            if len(message.content) > position:
+                yield Piece(message.content[position:], len(message.content))
+                position = len(message.content)
+            if message.status is not MessageStatus.IN_PROGRESS:
+                yield message
+
+
+async def growing(
+    principal: Principal, answer: Message, dialogs: DialogPorts, completions: CompletionPorts
+) -> AsyncGenerator[Message]:
+    """The answer as it is stored, again and again while another replica gives it, and last as it ended.
+
+    Raises what `follow` does.
+    """
+    answering = completions.running.find(answer.id)
+    if answering is not None:
         await answering.outcome()
-    async with aclosing(_stored(principal, answer, position, dialogs, _patience_s(completions))) as rest:
-        async for each in rest:
-            yield each
+    deadline_s = asyncio.get_running_loop().time() + _patience_s(completions)
+    while True:
+        found = await get_message(principal, answer.dialog_id, answer.id, dialogs)
+        yield found
+        if found.status is not MessageStatus.IN_PROGRESS:
+            return
+        if asyncio.get_running_loop().time() > deadline_s:
+            raise Unavailable("The answer did not end in time; ask for it again later.")
+        await asyncio.sleep(POLL_S)
 
 
 async def _live(answering: Answering, position: int) -> AsyncGenerator[Piece]:
@@ -84,24 +108,6 @@ async def _live(answering: Answering, position: int) -> AsyncGenerator[Piece]:
                 start, reached = reached, reached + len(delta.text)
                 if reached > position:
                     yield Piece(delta.text[max(0, position - start) :], reached)
-
-
-async def _stored(
-    principal: Principal, answer: Message, position: int, dialogs: DialogPorts, patience_s: float
-) -> AsyncGenerator[Piece | Message]:
-    """Read it again and again until it has ended: another replica writes it."""
-    deadline_s = asyncio.get_running_loop().time() + patience_s
-    while True:
-        found = await get_message(principal, answer.dialog_id, answer.id, dialogs)
-        if len(found.content) > position:
-            yield Piece(found.content[position:], len(found.content))
-            position = len(found.content)
-        if found.status is not MessageStatus.IN_PROGRESS:
-            yield found
-            return
-        if asyncio.get_running_loop().time() > deadline_s:
-            raise Unavailable("The answer did not end in time; ask for it again later.")
-        await asyncio.sleep(POLL_S)
 
 
 async def cancel_answer(
