@@ -116,7 +116,7 @@ class AnthropicWriter:
         end = _STOPPED if has_reason else _stop_message(outcome)
         return b"".join(block_stop(index) for index in open_blocks) + end
 
-    def error(self, body: dict[str, Any]) -> bytes:
+    def error(self, body: dict[str, Any], relayed: bytes = b"") -> bytes:
         """An error in the middle of a stream."""
         return event(body, name="error")
 

@@ -97,7 +97,7 @@ class GeminiWriter:
         left = [_candidate([], reason, index) for index, over in ended.items() if not over]
         return event({"candidates": left, "usageMetadata": usage_body(outcome.usage), **head})
 
-    def error(self, body: dict[str, Any]) -> bytes:
+    def error(self, body: dict[str, Any], relayed: bytes = b"") -> bytes:
         """An error in the middle of a stream: an object that begins with `error`, which every SDK raises."""
         return event(body)
 

@@ -127,7 +127,7 @@ class OpenAIWriter:
         told = event(usage) if self._with_usage else b""
         return b"".join(event({**self._head(), **head, "choices": [choice]}) for choice in left) + told + DONE
 
-    def error(self, body: dict[str, Any]) -> bytes:
+    def error(self, body: dict[str, Any], relayed: bytes = b"") -> bytes:
         """An error in the middle of a stream: an object with `error`, which every SDK raises."""
         return event(body)
 

@@ -67,7 +67,9 @@ class Writer(WholeWriter, Protocol):
         """The end of a stream whose upstream was stopped at the quota's limit, after what was relayed of it."""
         ...
 
-    def error(self, body: dict[str, Any]) -> bytes: ...
+    def error(self, body: dict[str, Any], relayed: bytes = b"") -> bytes:
+        """A failure in the middle of a stream, after what was relayed of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,10 +269,12 @@ async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
     begun = serving.in_background
     if begun:
         yield writer.first(_name(answering.model, serving), 0)
+    relayed: list[bytes] = []
     deltas = answering.deltas()
     try:
         async for delta in deltas:
             if isinstance(delta, WireChunk):
+                relayed.append(delta.data)
                 yield delta.data
                 continue
             if not begun:
@@ -285,7 +289,7 @@ async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
     except GatewayError as error:
         if not begun and not answering.has_begun:
             raise
-        yield writer.error(error_body(error, serving.door.dialect, serving.request_id))
+        yield writer.error(error_body(error, serving.door.dialect, serving.request_id), b"".join(relayed))
         return
     if outcome.error is not None and not begun and not answering.has_begun:
         raise outcome.error
@@ -294,12 +298,12 @@ async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
 
 def _end(writer: Writer, outcome: Outcome, serving: Serving, *, begun: bool) -> bytes:
     """How a stream ends, once it is settled. Who still listens did not cancel it, and must not take it for whole."""
-    error = outcome.error or (GIVEN_UP if outcome.status is CallStatus.CANCELLED else None)
-    if error is not None:
-        return writer.error(error_body(error, serving.door.dialect, serving.request_id))
-    if outcome.wire is not None:
+    if outcome.error is None and outcome.wire is not None:
         return outcome.wire
     relayed = b"".join(delta.data for delta in outcome.deltas if isinstance(delta, WireChunk))
+    error = outcome.error or (GIVEN_UP if outcome.status is CallStatus.CANCELLED else None)
+    if error is not None:
+        return writer.error(error_body(error, serving.door.dialect, serving.request_id), relayed)
     if relayed:
         return writer.cut(outcome, relayed)
     head = b"" if begun else writer.first(_name(outcome.model, serving), outcome.usage.input_tokens)
