@@ -37,10 +37,11 @@ def _model(name: str, provider: str, context_window: int) -> dict[str, object]:
 
 def catalog(proxy: TcpProxy) -> str:
     """A wild model for every cell, so that cells can be asked at once; one spare of each provider; their chains."""
-    providers = [
+    providers: list[dict[str, object]] = [
         {"name": f"wild-{kind}", "kind": kind, "base_url": f"{proxy.url}{path}", "api_key_env": "OPENAI_API_KEY"}
         for kind, path in (("openai", "/v1"), ("anthropic", ""), ("google", ""))
     ]
+    providers[0]["responses"] = True
     cells = [Cell(lane, stream, chained) for lane in LANES for stream in (False, True) for chained in (False, True)]
     models = [_model(each.wild, f"wild-{each.lane.kind}", 50_000) for each in cells]
     models += [_model(f"spare-{kind}", kind, 100_000) for kind in ("openai", "anthropic")]

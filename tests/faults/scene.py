@@ -15,13 +15,20 @@ from sqlalchemy import text
 from src.data.engine import make_engine, reading
 from src.domain.completion.model import Failure
 from tests.faults.table import Fault
-from tests.http.surface import ANTHROPIC, NATIVE, OPENAI, check_answer, check_error
-from tests.http.ways import Way, events_in, text_of
+from tests.http.surface import ANTHROPIC, GEMINI, NATIVE, OPENAI, check_answer, check_error
+from tests.http.ways import RESPONSES, Way, error_of, events_in, gemini_path, text_of
 from tests.support.gateway import Person, RunningGateway
 from tests.support.tcp_proxy import Fair, TcpProxy
 from tests.support.upstream import Upstream
 
-LAST_WORDS = ("data: [DONE]", "event: message_stop", "event: message.completed")
+LAST_WORDS = {
+    NATIVE: "event: message.completed",
+    OPENAI: '"finish_reason":"',
+    ANTHROPIC: '"stop_reason":"',
+    GEMINI: '"finishReason"',
+    RESPONSES: "event: response.completed",
+}
+"""What says in a stream that the answer is whole. (What may follow it, as [DONE], a relayed stream may lack.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,11 @@ class Lane:
         return self.name
 
     @property
+    def last_word(self) -> str:
+        """Of its streams."""
+        return LAST_WORDS[RESPONSES if self.path == RESPONSES else self.dialect]
+
+    @property
     def spare(self) -> str:
         """The second model of this lane's chains, of another provider."""
         return "spare-openai" if self.kind == "anthropic" else "spare-anthropic"
@@ -47,6 +59,10 @@ LANES = (
     Lane("openai translated", OPENAI, "anthropic", "/v1/chat/completions"),
     Lane("anthropic relayed", ANTHROPIC, "anthropic", "/v1/messages"),
     Lane("anthropic translated", ANTHROPIC, "openai", "/v1/messages"),
+    Lane("responses relayed", OPENAI, "openai", RESPONSES),
+    Lane("responses translated", OPENAI, "anthropic", RESPONSES),
+    Lane("gemini relayed", GEMINI, "google"),
+    Lane("gemini translated", GEMINI, "openai"),
     Lane("native to google", NATIVE, "google"),
 )
 
@@ -71,6 +87,13 @@ class Cell:
     def model(self) -> str:
         """What is asked for."""
         return f"chain-{self.wild}" if self.chained else self.wild
+
+    @property
+    def way(self) -> Way:
+        """In."""
+        lane = self.lane
+        path = gemini_path(stream=self.stream) if lane.dialect == GEMINI else lane.path
+        return Way(name=lane.name, dialect=lane.dialect, model=self.model, stream=self.stream, path=path)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,9 +170,7 @@ class Scene:
 
     async def ask(self, cell: Cell) -> Seen:
         """Ask as the cell does, and look up what is stored of it."""
-        lane = cell.lane
-        way = Way(name=lane.name, dialect=lane.dialect, model=cell.model, stream=cell.stream, path=lane.path)
-        send = await way.prepare(self.person)
+        send = await cell.way.prepare(self.person)
         request_id = f"call-{uuid4()}"
         began_s = time.monotonic()
         response = await send({"x-request-id": request_id})
@@ -158,7 +179,7 @@ class Scene:
         row = await self._stored(request_id)
         return Seen(
             status=response.status_code,
-            text="" if error else text_of(response, way),
+            text="" if error else text_of(response, cell.way),
             error=error,
             begun=begun,
             outcomes=[(each["model"], each["outcome"]) for each in json.loads(row["attempts"])],
@@ -196,8 +217,6 @@ def _error_in(response: httpx2.Response, cell: Cell) -> tuple[dict[str, Any] | N
     if not cell.stream:
         return None, False
     events = events_in(response)
-    if "error" not in events[-1]:
-        assert response.text.rstrip().splitlines()[-1].startswith(("data: ", *LAST_WORDS))
-        return None, True
-    assert not any(word in response.text for word in LAST_WORDS)
-    return dict(events[-1]["error"]), len(events) > 1
+    error = error_of(events[-1])
+    assert (cell.lane.last_word in response.text) is (error is None), response.text
+    return error, error is None or len(events) > 1

@@ -110,9 +110,14 @@ class Sender:
         return self.way.body(f"{question} {self.name}" if self.way.is_cached else question)
 
 
+def gemini_path(*, stream: bool) -> str:
+    """With a place for the model's name."""
+    return f"/v1beta/models/{{model}}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
+
+
 def _ways(*, stream: bool) -> list[Way]:
     openai, anthropic = "/v1/chat/completions", "/v1/messages"
-    gemini = f"/v1beta/models/{{model}}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
+    gemini = gemini_path(stream=stream)
     return [
         Way(name="native", dialect=NATIVE, model="gpt-4o", stream=stream),
         *([] if stream else [Way(name="chat", dialect=NATIVE, model="gpt-4o", stream=False, path="/chat")]),
