@@ -24,6 +24,7 @@ from src.domain.completion.model import (
     ChatMessage,
     ChatRequest,
     ChatRole,
+    Dropped,
     Failure,
     Finished,
     FinishReason,
@@ -243,6 +244,13 @@ class TestFallback:
         assert reply.text == "This is the"
         assert reply.finished.reason is FinishReason.LENGTH
         assert reply.finished.usage == Usage(input_tokens=1, output_tokens=3)
+
+    async def test_it_names_everything_that_it_pays_no_heed_to(self, model: ChatModel) -> None:
+        given = Parameters(temperature=1, stop=("a",), seed=5, max_output_tokens=50)
+        request = UpstreamRequest(model=MODEL, chat=replace(asking("hello").chat, parameters=given))
+        names = ("temperature", "stop", "seed")
+        assert (await model.complete(request)).dropped == names
+        assert await anext(model.stream(request)) == Dropped(names)
 
     async def test_it_refuses_what_it_cannot_read(self, model: ChatModel) -> None:
         wire = WireBody(format=WireFormat.CHAT_COMPLETIONS, body={}, untranslatable=("images",))

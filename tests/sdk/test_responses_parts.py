@@ -12,7 +12,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from tests.sdk.conftest import OPENROUTER_MODEL, Scene
-from tests.support.upstream import Answer, Mind, ToolCall
+from tests.support.upstream import Answer, CutAfter, Mind, ToolCall
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -155,6 +155,21 @@ async def test_what_is_left_out_is_named(scene: Scene, model: str) -> None:
     )
     named = set(raw.headers["x-gateway-dropped-params"].split(","))
     assert named >= {"tools[web_search]", "prompt_cache_key", "client_metadata", "text.verbosity", "top_logprobs"}
+
+
+async def test_a_relayed_stream_that_breaks_tells_what_there_was(scene: Scene) -> None:
+    client = await client_of(scene)
+    scene.upstream.always(CutAfter(chunks=2, answer=Answer(text="one two three four five six")))
+    stream = await client.responses.create(model=OPENAI, input="hi", stream=True)
+    events: list[Any] = [event async for event in stream]
+    *before, failed = events
+    assert failed.type == "response.failed"
+    assert failed.sequence_number == before[-1].sequence_number + 1
+    assert (failed.response.status, failed.response.output_text) == ("failed", "one two ")
+    assert failed.response.id == before[0].response.id
+    assert failed.response.output[0].id == before[2].item.id
+    kept = await client.responses.retrieve(failed.response.id)
+    assert (kept.status, kept.output_text) == ("failed", "one two ")
 
 
 async def test_openai_itself_gets_it_all(scene: Scene) -> None:

@@ -9,6 +9,7 @@ from src.domain.completion.deltas import TextDelta
 from src.domain.completion.model import (
     ChatRequest,
     ChatRole,
+    Dropped,
     Failure,
     Finished,
     FinishReason,
@@ -19,7 +20,7 @@ from src.domain.completion.model import (
 )
 from src.domain.completion.ports import ChatModel
 from src.integrations.llm.builtin_server import BuiltinServer
-from src.integrations.llm.translation import refuse_untranslatable
+from src.integrations.llm.translation import left_out, refuse_untranslatable
 
 FALLBACK_NAME = "builtin-fallback"
 SUMMARY_CHARS = 120
@@ -74,13 +75,20 @@ class FallbackModel(ChatModel):
 
     async def complete(self, request: UpstreamRequest) -> Reply:
         words = _answer_words(request)
-        return Reply(text="".join(words), finished=_finished(request, len(words)))
+        return Reply(text="".join(words), finished=_finished(request, len(words)), dropped=_left_out(request))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         words = _answer_words(request)
+        if dropped := _left_out(request):
+            yield Dropped(dropped)
         for word in words:
             yield TextDelta(word)
         yield _finished(request, len(words))
+
+
+def _left_out(request: UpstreamRequest) -> tuple[str, ...]:
+    """Everything: it says the same however it is asked."""
+    return left_out(request, frozenset())
 
 
 def _answer_words(request: UpstreamRequest) -> list[str]:
