@@ -189,6 +189,30 @@ async def test_what_is_not_to_be_stored_is_not(scene: Scene) -> None:
     assert "echo: kept" in asked_of(scene)
 
 
+async def test_what_is_asked_in_a_conversation_is_kept_in_it_whatever_is_wished(scene: Scene) -> None:
+    client = await client_of(scene)
+    talk = await client.conversations.create()
+    await client.responses.create(model="claude-sonnet-5", input="said", conversation=talk.id, store=False)
+    assert len((await client.conversations.items.list(talk.id)).data) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"store": False}, "store"),
+        ({"prompt": {"id": "pmpt_1"}}, "background"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]}, "background"),
+    ],
+    ids=["unstored", "a stored prompt", "a stored file"],
+)
+async def test_what_cannot_go_on_in_the_background_is_refused(scene: Scene, fields: Any, named: str) -> None:
+    client = await client_of(scene)
+    calls = len(scene.upstream.requests)
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(**{"model": "gpt-4o", "input": "hello", "background": True, **fields})
+    assert (caught.value.param, len(scene.upstream.requests)) == (named, calls)
+
+
 async def test_a_deleted_response_is_gone_and_what_follows_it_stays(scene: Scene) -> None:
     person = await scene.person()
     client = await scene.openai(person, _strict_response_validation=True)

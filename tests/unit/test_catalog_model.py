@@ -14,6 +14,7 @@ from src.domain.catalog.model import (
     ProviderKind,
     Tier,
     Usage,
+    WireFormat,
     output_affordable,
 )
 from src.shared.errors import InvalidRequest, NotFound
@@ -82,6 +83,22 @@ def test_the_highest_tier_reached_sets_the_rates(input_tokens: int, rate: int) -
     price = Price(input=usd(1), output=usd(1), tiers=(high, middle))
     assert price.rates_for(input_tokens).input == usd(rate)
     assert price.cost(Usage(input_tokens=input_tokens)) == input_tokens * rate
+
+
+@pytest.mark.parametrize(
+    ("name", "responses", "expected"),
+    [
+        ("openai", None, True),
+        ("openai", False, False),
+        ("my-vllm", None, False),
+        ("my-vllm", True, True),
+    ],
+)
+def test_only_openai_itself_has_responses_unless_the_operator_says_otherwise(
+    name: str, responses: bool | None, expected: bool
+) -> None:
+    formats = Provider(name=name, kind=ProviderKind.OPENAI, responses=responses).formats
+    assert (WireFormat.RESPONSES in formats, WireFormat.CHAT_COMPLETIONS in formats) == (expected, True)
 
 
 @given(price=prices, bound=st.integers(0, 2_000_000), data=st.data())
