@@ -87,15 +87,15 @@ _GEMINI_WORDS = {
 _NEVER_RETRY = (QuotaExceeded, Conflict)
 
 
-def dialect_of(path: str, headers: Container[str] = ()) -> Dialect:
-    """Which dialect a request is made in: told by its path, and where two share a path by a header."""
+def dialect_of(path: str, headers: Container[str] = (), query: Container[str] = ()) -> Dialect:
+    """Which dialect a request is made in: told by its path, and where several share a path by how a key is sent."""
     if path.startswith(("/v1beta/", "/v1/tunedModels/")):
         return Dialect.GEMINI
     if path.startswith("/v1/models"):
         if "anthropic-version" in headers:
             return Dialect.ANTHROPIC
-        is_gemini = "x-goog-api-key" in headers or _GEMINI_VERB.search(path) is not None
-        return Dialect.GEMINI if is_gemini else Dialect.OPENAI
+        has_googles_key = "x-goog-api-key" in headers or ("key" in query and "authorization" not in headers)
+        return Dialect.GEMINI if has_googles_key or _GEMINI_VERB.search(path) else Dialect.OPENAI
     if path.startswith("/v1/messages"):
         return Dialect.ANTHROPIC
     return Dialect.OPENAI if path.startswith("/v1/") else Dialect.NATIVE

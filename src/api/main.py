@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from src.api.bootstrap import VERSION, open_gateway
 from src.api.container import Gateway
 from src.api.errors import dialect_of, error_response
 from src.api.middleware import RequestScope
+from src.api.openapi import add_openapi
 from src.api.routes import (
     admin,
     auth,
@@ -90,7 +90,7 @@ def create_app(settings: Settings | None = None, open_gateway: OpenGateway = ope
     ):
         app.include_router(router, prefix=API_PREFIX)
     _add_error_handlers(app)
-    _add_security_to_openapi(app)
+    add_openapi(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
@@ -125,7 +125,8 @@ def _draining_on_signals(keeper: TaskKeeper, timeout_s: float) -> Iterator[None]
 
 
 def _respond(request: Request, error: GatewayError) -> Response:
-    return error_response(error, dialect_of(request.scope["path"], request.headers), request.state.request_id)
+    dialect = dialect_of(request.scope["path"], request.headers, request.query_params)
+    return error_response(error, dialect, request.state.request_id)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -194,23 +195,6 @@ def _from_status(error: HTTPException) -> GatewayError:
             return Unavailable("Try again in a moment.")
         case _:
             return InvalidRequest(str(error.detail)[:200])
-
-
-def _add_security_to_openapi(app: FastAPI) -> None:
-    """Say in the document how to authenticate: one credential, in any of the headers that clients use."""
-
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            schema.setdefault("components", {})["securitySchemes"] = {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "A JWT or an API key."},
-                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            }
-            schema["security"] = [{"bearer": []}, {"x-api-key": []}]
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign]
 
 
 def __getattr__(name: str) -> FastAPI:

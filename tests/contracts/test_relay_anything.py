@@ -146,5 +146,5 @@ def test_whatever_newer_clients_send_the_cap_is_kept(
     asked = relay_responses.body_for(asking(RESPONSES, cap=cap), response, relay_responses.CAP_FIELD)
     assert asked["max_output_tokens"] <= max(1, cap)
     body = relay_google.body_for(asking(GOOGLE, cap=cap), contents, relay_google.CAP_FIELD)
-    config = body.get("generation_config", body.get("generationConfig"))
+    config = body["generation_config" if "generation_config" in body else "generationConfig"]
     assert config.get("max_output_tokens", config.get("maxOutputTokens")) <= max(1, cap)

@@ -77,10 +77,7 @@ async def get_gemini(name: str, principal: PrincipalDep, gateway: GatewayDep) ->
 
 
 def _dialect(request: Request) -> Dialect:
-    """A key in the address is Google's way, where no header says who asks."""
-    found = dialect_of(request.scope["path"], request.headers)
-    is_google = found is Dialect.OPENAI and "key" in request.query_params and "authorization" not in request.headers
-    return Dialect.GEMINI if is_google else found
+    return dialect_of(request.scope["path"], request.headers, request.query_params)
 
 
 def _names(principal: Principal, gateway: Gateway, *, ready_only: bool) -> Iterator[str]:
