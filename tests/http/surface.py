@@ -20,6 +20,9 @@ from tests.support.upstream import Upstream
 NATIVE, OPENAI, ANTHROPIC, GEMINI = "native", "openai", "anthropic", "gemini"
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 MESSAGES = {"model": "claude-3-opus", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
+RESPONSE = {"model": "gpt-4o", "input": "hello"}
+CONTENTS = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+VERBS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
 JSON_TYPE = {"content-type": "application/json"}
 
 _SECRETS = (ADMIN_KEY, ENCRYPTION_KEY, JWT_SECRET, PROVIDER_KEY)
@@ -30,7 +33,7 @@ def dialect_of(path: str) -> str:
     """The dialect that the errors of a path are told in."""
     if path.startswith("/v1/messages"):
         return ANTHROPIC
-    if path.startswith("/v1beta/") or (path.startswith("/v1/models/") and ":" in path):
+    if path.startswith(("/v1beta/", "/v1/tunedModels/")) or (path.startswith("/v1/models/") and ":" in path):
         return GEMINI
     return OPENAI if path.startswith("/v1/") else NATIVE
 
@@ -123,9 +126,16 @@ class Scene:
     user_id: str
     tenant_id: str
 
+    @property
+    def conversation_id(self) -> str:
+        """The dialog, as OpenAI's clients know it."""
+        return f"conv_{self.dialog_id.replace('-', '')}"
+
     def path(self, template: str) -> str:
         """The template with real ids where there are any, and fresh ones elsewhere."""
         named = {"dialog_id": self.dialog_id, "user_id": self.user_id, "tenant_id": self.tenant_id, "name": "gpt-4o"}
+        if template.startswith("/v1/conversations"):
+            named["name"] = self.conversation_id
         while "{" in template:
             head, _, rest = template.partition("{")
             name, _, tail = rest.partition("}")
@@ -148,10 +158,15 @@ def body_routes(gateway: RunningGateway, *, optional: bool = False) -> list[tupl
             operation = operations.get(method)
             if operation is None:
                 continue
-            takes_body = "requestBody" in operation and (optional or operation["requestBody"].get("required", False))
-            if takes_body or path in ("/v1/chat/completions", "/v1/messages", "/v1/embeddings"):
-                found.append((method.upper(), path))
+            if "requestBody" in operation and (optional or operation["requestBody"].get("required", False)):
+                found += [(method.upper(), each) for each in _verbs_at(path)]
     return found
+
+
+def _verbs_at(path: str) -> list[str]:
+    """What can be called at a path: Google's verbs follow a model's name."""
+    head, is_googles, _ = path.partition("{target}")
+    return [f"{head}gpt-4o:{verb}" for verb in VERBS] if is_googles else [path]
 
 
 async def send(http: httpx2.AsyncClient, method: str, path: str, body: Any, **headers: str) -> httpx2.Response:

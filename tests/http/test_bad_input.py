@@ -12,6 +12,7 @@ from tests.http.surface import (
     JSON_TYPE,
     MESSAGES,
     NATIVE,
+    RESPONSE,
     Scene,
     bad_body_status,
     body_routes,
@@ -75,12 +76,15 @@ async def test_what_is_no_json_that_can_be_stored_is_a_400_everywhere(
 ) -> None:
     for method, template in body_routes(gateway, optional=True):
         error = check_error(await send(gateway.http, method, scene.path(template), raw), 400)
-        if dialect_of(template) == NATIVE:
-            assert error["code"] == "malformed_json"
-        elif dialect_of(template) == "openai":
-            assert (error["type"], error["code"]) == ("invalid_request_error", "malformed_json")
-        else:
-            assert error["type"] == "invalid_request_error"
+        match dialect_of(template):
+            case "native":
+                assert error["code"] == "malformed_json"
+            case "openai":
+                assert (error["type"], error["code"]) == ("invalid_request_error", "malformed_json")
+            case "gemini":
+                assert (error["status"], error["details"][0]["reason"]) == ("INVALID_ARGUMENT", "malformed_json")
+            case "anthropic":
+                assert error["type"] == "invalid_request_error"
 
 
 NO_OBJECT = {"null": b"null", "list": b"[]", "text": b'"x"', "number": b"1", "true": b"true", "a list of it": b"[{}]"}
@@ -110,7 +114,8 @@ async def test_unknown_fields_are_named_by_native_endpoints(gateway: RunningGate
 
 
 async def test_values_that_were_sent_are_not_sent_back(gateway: RunningGateway, scene: Scene) -> None:
-    body = {"password": ["hunter2hunter2"], "email": "a@b", "content": ["hunter2hunter2"], "title": ["hunter2hunter2"]}
+    names = ("password", "content", "title", "metadata", "items", "model", "contents", "requests", "messages", "input")
+    body = {"email": "a@b", **{name: ["hunter2hunter2"] for name in names}}
     for method, template in body_routes(gateway):
         response = await send(gateway.http, method, scene.path(template), body)
         check_error(response, bad_body_status(template))
@@ -153,7 +158,18 @@ async def test_a_body_announced_too_large_is_a_413_everywhere(gateway: RunningGa
         assert "10485760" in body
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/chat", "/api/v1/dialogs"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions",
+        "/v1/messages",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1beta/models/gpt-4o:generateContent",
+        "/chat",
+        "/api/v1/dialogs",
+    ],
+)
 async def test_a_body_that_grows_too_large_is_a_413(path: str, gateway: RunningGateway) -> None:
     """Chunked, so nobody knows its length before."""
 
@@ -182,7 +198,7 @@ async def _raw(gateway: RunningGateway, method: str, path: str, *headers: str) -
 
 
 async def test_a_caller_who_leaves_in_the_middle_of_a_body_does_no_harm(gateway: RunningGateway, scene: Scene) -> None:
-    for path in ("/v1/chat/completions", "/v1/messages", "/chat"):
+    for path in ("/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1beta/models/gpt-4o:countTokens", "/chat"):
         _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
         head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {ADMIN_KEY}\r\ncontent-length: 100\r\n"
         writer.write(f'{head}content-type: application/json\r\n\r\n{{"content":'.encode())
@@ -203,6 +219,13 @@ HUGE = {
     "a million stops of Anthropic's": ("/v1/messages", {**MESSAGES, "stop_sequences": ["x"] * 1_000_000}),
     "a model name of 9 MiB": ("/v1/messages", {**MESSAGES, "model": "x" * 9 * MIB}),
     "a million empty messages": ("/v1/chat/completions", {**CHAT, "messages": [{}] * 1_000_000}),
+    "a million empty items": ("/v1/responses", {**RESPONSE, "input": [{}] * 1_000_000}),
+    "a million items of a conversation": ("/v1/conversations", {"items": [{}] * 1_000_000}),
+    "9 MiB of a conversation's metadata": ("/v1/conversations", {"metadata": {"a": "x" * 9 * MIB}}),
+    "a response's id of 9 MiB": ("/v1/responses", {**RESPONSE, "previous_response_id": 5, "user": "x" * 9 * MIB}),
+    "a million empty contents": ("/v1beta/models/gpt-4o:generateContent", {"contents": [{}] * 1_000_000}),
+    "a million empty requests": ("/v1beta/models/gpt-4o:batchEmbedContents", {"requests": [{}] * 1_000_000}),
+    "a million tokens": ("/v1/embeddings", {"model": "gpt-4o", "input": [-1] * 1_000_000}),
 }
 
 
