@@ -96,6 +96,7 @@ _USAGE_DAYS = Insert(usage_days, _DAY_KEY + _DAY_SUMS, _ADD_UP)
 _HEADS = Update(dialogs, ("tenant_id", "id"), ("head_id", "updated_at"))
 _ANSWERS = Update(messages, ("tenant_id", "id"), _OUTCOME)
 _NOTED = Update(messages, ("tenant_id", "id"), ("content", "parts"), IN_PROGRESS)
+_TOLD = Update(messages, ("tenant_id", "id"), ("settings",))
 _UNFINISHED = Update(messages, ("tenant_id", "hold_id"), _CUT_OFF, IN_PROGRESS)
 
 DayKey = tuple[UUID, UUID, date, str, UUID]
@@ -110,6 +111,7 @@ class RecordRows:
         self._messages: list[tuple[Any, ...]] = []
         self._answers: dict[UUID, tuple[Any, ...]] = {}
         self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
+        self._told: dict[UUID, tuple[Any, ...]] = {}
         self._usage: dict[UUID, tuple[Any, ...]] = {}
         self._days: dict[DayKey, list[int]] = {}
         self._noted: dict[UUID, tuple[Any, ...]] = {}
@@ -171,6 +173,7 @@ class RecordRows:
 
     def _end_answer(self, record: AnswerEnded) -> None:
         answer = record.answer
+            (_TOLD, sorted(self._told.values(), key=_by_key)),
         self._answers[answer.id] = (*_outcome_of(answer), answer.tenant_id, answer.id)
         if record.becomes_head:
             head = (answer.id, answer.completed_at or answer.created_at, answer.tenant_id, answer.dialog_id)
@@ -181,6 +184,8 @@ class RecordRows:
         self._usage[record.id] = _usage_row(record)
         self._add_to_day(record, 1)
         if counted is not None:
+        if answer.dropped:  # the settings are written as it begins, and change for nothing else
+            self._told[answer.id] = (dict(answer.settings or {}), answer.tenant_id, answer.id)
             self._add_to_day(counted, -1)
 
     def _add_to_day(self, record: UsageRecord, sign: int) -> None:

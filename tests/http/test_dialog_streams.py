@@ -76,6 +76,29 @@ async def test_what_the_model_was_not_told_of_is_named_with_the_whole_answer(
     assert [each[2].get("dropped_params") for each in streamed] == [*[None] * (len(streamed) - 1), dropped]
     silent = events_of((await alice.http.post(path, json={"content": "Count.", "stream": True})).text)
     assert "dropped_params" not in silent[-1][2]
+    assert silent[-1][2]["message"]["dropped_params"] == []
+    assert whole.json()["message"]["dropped_params"] == streamed[-1][2]["message"]["dropped_params"] == dropped
+    assert streamed[0][2]["message"]["dropped_params"] == []
+
+
+async def test_what_the_model_was_not_told_of_is_named_whenever_the_answer_is_asked_for(
+    alice: Person, upstream: Upstream
+) -> None:
+    upstream.always(Answer(chunks=WORDS))
+    path = await opened(alice, model="claude-3-opus")
+    question = {"content": "Count.", "params": {"seed": 3}}
+    whole = (await alice.http.post(path, json=question)).json()["message"]
+    stored = (await alice.http.get(f"{path}/{whole['id']}")).json()
+    assert stored == whole
+    again = events_of((await alice.http.get(f"{path}/{whole['id']}/events")).text)
+    assert (again[-1][2]["dropped_params"], again[-1][2]["message"]) == (["seed"], stored)
+    key = {"Idempotency-Key": "once"}
+    first, second = [
+        events_of((await alice.http.post(path, json={**question, "stream": True}, headers=key)).text) for _ in range(2)
+    ]
+    assert first[-1] == second[-1]
+    assert second[-1][2]["dropped_params"] == ["seed"]
+    assert second[0][2]["message"]["dropped_params"] == []
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "claude-3-opus", "gemini-2.5-flash"])

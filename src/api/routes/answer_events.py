@@ -4,7 +4,7 @@ The id of an event is how many characters of the answer a client has after it, s
 0 for `message.created`, one more than all for the last event.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -95,11 +95,11 @@ def _delta(text: str, position: int) -> bytes:
     return event({"text": text}, name="message.delta", event_id=str(position))
 
 
-def _ended(message: Message, position: int, dropped: Sequence[str] = ()) -> bytes:
+def _ended(message: Message, position: int) -> bytes:
     content: dict[str, Any] = {"message": message_shape(message)}
     if message.error is None:
         # The headers went out before it was known which provider answers.
-        content |= {"dropped_params": list(dropped)} if dropped else {}
+        content |= {"dropped_params": list(message.dropped)} if message.dropped else {}
         return event(content, name="message.completed", event_id=str(position + 1))
     return event({"error": message.error, **content}, name="message.failed", event_id=str(position + 1))
 
@@ -125,7 +125,7 @@ async def _asked(exchange: Exchanging) -> AsyncGenerator[bytes]:
     except GatewayError as error:
         yield _lost(exchange.answer, error, position)
         return
-    yield _ended(exchange.storing.ended(outcome), position, outcome.dropped)
+    yield _ended(exchange.storing.ended(outcome), position)
 
 
 async def _followed(

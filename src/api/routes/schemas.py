@@ -129,6 +129,7 @@ def message_shape(message: Message) -> dict[str, Any]:
         "usage": usage_shape(message.usage) if message.usage else None,
         "cost_micro_usd": message.cost_micro_usd,
         "cached": message.cached,
+        "dropped_params": list(message.dropped),
         "error": message.error,
         "created_at": message.created_at,
         "completed_at": message.completed_at,

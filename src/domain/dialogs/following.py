@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from src.domain.completion.answering import Answering
 from src.domain.completion.deltas import TextDelta
 from src.domain.completion.use_cases import CompletionPorts
-from src.domain.dialogs.model import DialogId, Message, MessageId, MessageRole, MessageStatus
+from src.domain.dialogs.model import DROPPED, DialogId, Message, MessageId, MessageRole, MessageStatus
 from src.domain.dialogs.use_cases import DialogPorts, get_message, own_dialog
 from src.domain.identity.model import Principal
 from src.shared.errors import NotFound, Unavailable
@@ -54,6 +54,7 @@ def before_its_first_word(answer: Message) -> Message:
         cached=False,
         error=None,
         completed_at=None,
+        settings={name: value for name, value in (answer.settings or {}).items() if name != DROPPED} or None,
     )
 
 

@@ -17,6 +17,10 @@ DialogId = NewType("DialogId", UUID)
 MessageId = NewType("MessageId", UUID)
 
 
+DROPPED = "dropped"
+"""The setting of an answer that names what its model was not told."""
+
+
 class DialogKind(StrEnum):
     """`chat` gathers a user's one-shot questions (POST /chat); they are roots without history."""
 
@@ -63,7 +67,8 @@ class Dialog:
 class Message:
     """A question or an answer. An answer knows the model that really gave it, what it used and what that cost.
 
-    `settings` is how an answer was asked for, for doors that tell it again with the answer.
+    `settings` is how an answer was asked for, for doors that tell it again with the answer, and what its model was not
+    told of that.
     """
 
     id: MessageId
@@ -94,6 +99,11 @@ class Message:
     def all_parts(self) -> Sequence[Mapping[str, Any]]:
         """The typed parts; plain text is one text part."""
         return self.parts or ({"type": "text", "text": self.content},)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Names of what its model was not told."""
+        return tuple((self.settings or {}).get(DROPPED, ()))
 
 
 def new_question(dialog: Dialog, parent_id: MessageId | None, content: str, request_id: str, now: datetime) -> Message:

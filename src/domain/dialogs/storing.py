@@ -7,6 +7,7 @@ from typing import Any
 from src.domain.completion.content import Part, Text, part_body, part_from
 from src.domain.completion.model import CacheUse, ChatMessage, ChatRole, Outcome
 from src.domain.dialogs.model import (
+    DROPPED,
     AnswerEnded,
     AnswerNoted,
     Dialog,
@@ -68,8 +69,13 @@ class Storing:
 
 def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
     """The parts of a message as they are stored: none where it is one plain text."""
+            settings=self._settings(outcome),
     if all(isinstance(part, Text) for part in parts):
         return ()
+    def _settings(self, outcome: Outcome) -> Mapping[str, Any] | None:
+        asked = self.answer.settings
+        return asked if not outcome.dropped else {**(asked or {}), DROPPED: list(outcome.dropped)}
+
     return tuple(map(part_body, parts))
 
 
