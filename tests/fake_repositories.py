@@ -217,7 +217,7 @@ class FakeDialogs:
             raise Conflict("The user has a chat dialog already.")
         self.store.dialogs[dialog.id] = dialog
 
-    async def dialog(self, dialog_id: DialogId, user_id: UserId) -> Dialog | None:
+    async def dialog(self, dialog_id: DialogId, user_id: UserId, *, still: bool = False) -> Dialog | None:
         return next((dialog for dialog in self._of(user_id) if dialog.id == dialog_id), None)
 
     async def chat_dialog(self, user_id: UserId) -> Dialog | None:

@@ -86,7 +86,8 @@ class FakeLedger:
         closed = book.close(closing)
         if not book.closed:
             return closed
-        self._write(book, records, None)
+        is_late = before is not None and before.state is HoldState.EXPIRED
+        self._write(book, [_where_it_is(each) for each in records] if is_late else records, None)
         if closing.state is HoldState.EXPIRED or not records:
             charged = closing.state is HoldState.SETTLED or (before is not None and before.noted is not None)
             end_claims(self._store, closing.hold.id, charged=charged)
@@ -197,15 +198,21 @@ class FakeLedger:
                 if message is not None and message.status is MessageStatus.IN_PROGRESS:
                     store.messages[record.message_id] = replace(message, content=record.content, parts=record.parts)
             case AnswerEnded():
-                answer = record.answer
-                if answer.id in store.messages:
-                    store.messages[answer.id] = answer
-                if record.becomes_head and answer.dialog_id in store.dialogs:
-                    dialog = store.dialogs[answer.dialog_id]
-                    at = answer.completed_at or answer.created_at
-                    store.dialogs[answer.dialog_id] = replace(dialog, head_id=answer.id, updated_at=at)
+                self._end_answer(record)
             case _:
                 write_claim(store, record, hold_id)
+
+    def _end_answer(self, record: AnswerEnded) -> None:
+        store, answer = self._store, record.answer
+        if answer.id in store.messages:
+            store.messages[answer.id] = answer
+        if record.becomes_head and answer.dialog_id in store.dialogs:
+            dialog = store.dialogs[answer.dialog_id]
+            if record.first is not None and record.first.id in store.messages:
+                first = store.messages[record.first.id]
+                store.messages[first.id] = replace(first, parent_id=dialog.head_id)
+            at = answer.completed_at or answer.created_at
+            store.dialogs[answer.dialog_id] = replace(dialog, head_id=answer.id, updated_at=at)
 
     def _end_unfinished(self, closing: Closing, noted: UsageRecord | None) -> None:
         for message_id, hold_id in self._store.message_holds.items():
@@ -222,6 +229,11 @@ class FakeLedger:
                         cost_micro_usd=noted.cost_micro_usd,
                     )
                 self._store.messages[message_id] = ended
+
+
+def _where_it_is(record: Record) -> Record:
+    """The same, but nothing is hung anywhere: others may build upon it already."""
+    return replace(record, first=None) if isinstance(record, AnswerEnded) else record
 
 
 def _new_dialogs(records: Sequence[Record]) -> dict[DialogId, Dialog]:

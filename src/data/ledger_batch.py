@@ -92,6 +92,7 @@ async def _apply(connection: AsyncConnection, operations: Sequence[Operation]) -
     book.entries.extend(limits)
     rows = RecordRows()
     results = [_applied(operation, book, rows, taken) for operation in operations]
+    await rows.turns.hang(connection)
     await bulk.write(connection, [*changes_of(book), *rows.parts()])
     await rows.claims.end_others(connection)
     if claims:
@@ -150,7 +151,7 @@ def _closed(closing: Closing, records: Sequence[Record], book: Book, rows: Recor
     is_late = before is not None and before.state is HoldState.EXPIRED
     if is_late and closing.state is HoldState.RELEASED:  # what was noted of it stays charged, counted and told
         return closed
-    rows.add(records, counted=noted if is_late else None)
+    rows.add(records, is_late=is_late, counted=noted if is_late else None)
     if closing.state is HoldState.RELEASED and not _ends_answer(records):
         rows.end_noted(closing, None)
     if not records:

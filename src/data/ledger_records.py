@@ -11,6 +11,7 @@ from src.data.claims import ClaimRows
 from src.data.ledger_tables import NO_KEY, usage_days, usage_records
 from src.data.repositories.base import row_of
 from src.data.tables import dialogs, messages
+from src.data.turns import Turns
 from src.data.types import storable
 from src.domain.completion.idempotency import Claim, ClaimFreed, Kept
 from src.domain.dialogs.model import (
@@ -95,8 +96,8 @@ _USAGE_RECORDS = Insert(usage_records, _USAGE, _REPLACE_USAGE)
 _USAGE_DAYS = Insert(usage_days, _DAY_KEY + _DAY_SUMS, _ADD_UP)
 _HEADS = Update(dialogs, ("tenant_id", "id"), ("head_id", "updated_at"))
 _ANSWERS = Update(messages, ("tenant_id", "id"), _OUTCOME)
-_NOTED = Update(messages, ("tenant_id", "id"), ("content", "parts"), IN_PROGRESS)
 _TOLD = Update(messages, ("tenant_id", "id"), ("settings",))
+_NOTED = Update(messages, ("tenant_id", "id"), ("content", "parts"), IN_PROGRESS)
 _UNFINISHED = Update(messages, ("tenant_id", "hold_id"), _CUT_OFF, IN_PROGRESS)
 
 DayKey = tuple[UUID, UUID, date, str, UUID]
@@ -110,19 +111,25 @@ class RecordRows:
         self._dialogs: list[tuple[Any, ...]] = []
         self._messages: list[tuple[Any, ...]] = []
         self._answers: dict[UUID, tuple[Any, ...]] = {}
-        self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
         self._told: dict[UUID, tuple[Any, ...]] = {}
+        self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
         self._usage: dict[UUID, tuple[Any, ...]] = {}
         self._days: dict[DayKey, list[int]] = {}
         self._noted: dict[UUID, tuple[Any, ...]] = {}
         self._unfinished: dict[UUID, tuple[Any, ...]] = {}
+        self.turns = Turns()
 
     def add(
-        self, records: Sequence[Record], hold_id: HoldId | None = None, *, counted: UsageRecord | None = None
+        self,
+        records: Sequence[Record],
+        hold_id: HoldId | None = None,
+        *,
+        is_late: bool = False,
+        counted: UsageRecord | None = None,
     ) -> None:
         """Records of one operation; an answer in progress remembers its hold.
 
-        `counted` is what was counted as the call's usage when its hold expired, where the call came back after that.
+        `is_late`: the call came back after its hold had expired; `counted` is what was counted as its usage then.
         """
         for record in records:
             match record:
@@ -133,7 +140,7 @@ class RecordRows:
                 case MessagesAdded():
                     self._messages.extend(_message_row(message, hold_id) for message in record.messages)
                 case AnswerEnded():
-                    self._end_answer(record)
+                    self._end_answer(record, is_late=is_late)
                 case AnswerNoted():
                     said = (storable(record.content), list(record.parts) or None)
                     self._noted[record.message_id] = (*said, record.tenant_id, record.message_id)
@@ -166,15 +173,19 @@ class RecordRows:
             (_USAGE_DAYS, [(*key, *sums) for key, sums in sorted(self._days.items())]),
             (_HEADS, sorted(self._heads.values(), key=_by_key)),
             (_ANSWERS, sorted(self._answers.values(), key=_by_key)),
+            (_TOLD, sorted(self._told.values(), key=_by_key)),
             (_NOTED, sorted(self._noted.values(), key=_by_key)),
             (_UNFINISHED, sorted(self._unfinished.values(), key=_by_key)),
             self.claims.kept(),
         ]
 
-    def _end_answer(self, record: AnswerEnded) -> None:
+    def _end_answer(self, record: AnswerEnded, *, is_late: bool) -> None:
         answer = record.answer
-            (_TOLD, sorted(self._told.values(), key=_by_key)),
+        if not is_late:  # others may build upon it already
+            self.turns.add(record)
         self._answers[answer.id] = (*_outcome_of(answer), answer.tenant_id, answer.id)
+        if answer.dropped:  # the settings are written as it begins, and change for nothing else
+            self._told[answer.id] = (dict(answer.settings or {}), answer.tenant_id, answer.id)
         if record.becomes_head:
             head = (answer.id, answer.completed_at or answer.created_at, answer.tenant_id, answer.dialog_id)
             self._heads[(answer.tenant_id, answer.dialog_id)] = head
@@ -184,8 +195,6 @@ class RecordRows:
         self._usage[record.id] = _usage_row(record)
         self._add_to_day(record, 1)
         if counted is not None:
-        if answer.dropped:  # the settings are written as it begins, and change for nothing else
-            self._told[answer.id] = (dict(answer.settings or {}), answer.tenant_id, answer.id)
             self._add_to_day(counted, -1)
 
     def _add_to_day(self, record: UsageRecord, sign: int) -> None:

@@ -41,8 +41,9 @@ class SqlDialogRepository(TenantRepository):
         self._require_own(dialog.tenant_id)
         await self._write(insert(dialogs).values(**row_of(dialog)))
 
-    async def dialog(self, dialog_id: DialogId, user_id: UserId) -> Dialog | None:
-        return await self._first(self._dialogs(user_id).where(dialogs.c.id == dialog_id), dialog_from)
+    async def dialog(self, dialog_id: DialogId, user_id: UserId, *, still: bool = False) -> Dialog | None:
+        statement = self._dialogs(user_id).where(dialogs.c.id == dialog_id)
+        return await self._first(statement.with_for_update(key_share=True) if still else statement, dialog_from)
 
     async def chat_dialog(self, user_id: UserId) -> Dialog | None:
         return await self._first(self._dialogs(user_id).where(dialogs.c.kind == DialogKind.CHAT), dialog_from)

@@ -163,9 +163,13 @@ class AnswerNoted(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerEnded(Record):
-    """An answer that was in progress has ended; where it can be built upon it becomes the dialog's head."""
+    """An answer that was in progress has ended; where it can be built upon it becomes the dialog's head.
+
+    `first`: the first message of its turn, where the whole turn is to follow what is the dialog's end by now.
+    """
 
     answer: Message
+    first: Message | None = None
 
     @property
     def becomes_head(self) -> bool:

@@ -16,7 +16,9 @@ class DialogRepository(Protocol):
 
     async def add(self, dialog: Dialog) -> None: ...
 
-    async def dialog(self, dialog_id: DialogId, user_id: UserId) -> Dialog | None: ...
+    async def dialog(self, dialog_id: DialogId, user_id: UserId, *, still: bool = False) -> Dialog | None:
+        """With `still`, nobody else moves its head until the unit of work is over."""
+        ...
 
     async def chat_dialog(self, user_id: UserId) -> Dialog | None:
         """The user's dialog of kind `chat`."""

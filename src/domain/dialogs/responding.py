@@ -42,12 +42,14 @@ INPUTS = "inputs"
 class Place:
     """Where an answer is to hang: in a dialog (None: a new one), below what has been said so far, root first.
 
-    The first `omitted` messages of it are not told to the model.
+    The first `omitted` messages of it are not told to the model. With `at_end` the answer is put at the end of the
+    dialog, wherever that is when the answer has ended: others may have said something meanwhile.
     """
 
     dialog: Dialog | None = None
     path: Sequence[Message] = ()
     omitted: int = 0
+    at_end: bool = False
 
     @property
     def history(self) -> tuple[ChatMessage, ...]:
@@ -76,7 +78,8 @@ class Place:
             request_id=how.request_id,
             settings={**how.settings, INPUTS: len(messages)},
         )
-        return Storing(asked=messages, answer=answer, dialog=dialog if self.dialog is None else None)
+        new = dialog if self.dialog is None else None
+        return Storing(asked=messages, answer=answer, dialog=new, at_end=self.at_end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,7 @@ async def place_of(
         path = [] if leaf is None else await uow.dialogs.path(dialog.id, leaf, limit=MAX_HISTORY)
     if path and path[-1].status is MessageStatus.IN_PROGRESS:
         raise InvalidRequest("The answer that this one is to follow is still being given.")
-    return Place(dialog=dialog, path=path)
+    return Place(dialog=dialog, path=path, at_end=answer_id is None)
 
 
 async def own_answer(uow: UnitOfWork, principal: Principal, answer_id: MessageId) -> Message:
@@ -139,15 +142,14 @@ async def forget_answer(principal: Principal, answer_id: MessageId, ports: Dialo
     NotFound, and InvalidRequest while it is still being given.
     """
     async with ports.open_uow(principal.tenant_id) as uow:
+        await _kept_still(uow, principal, (await own_answer(uow, principal, answer_id)).dialog_id)
         answer = await own_answer(uow, principal, answer_id)
         if answer.status is MessageStatus.IN_PROGRESS:
             raise InvalidRequest("The response is still being given: cancel it first.")
         if await uow.dialogs.has_children(answer):
             await uow.dialogs.change(replace(answer, settings={**(answer.settings or {}), FORGOTTEN: True}))
         else:
-            for message in reversed(await _with_inputs(uow, answer)):
-                if message is answer or not await uow.dialogs.has_children(message):
-                    await uow.dialogs.remove(message)
+            await _remove(uow, answer)
             await _delete_if_empty(uow, principal, answer)
         await uow.commit()
 
@@ -166,7 +168,7 @@ async def add_to_conversation(
 ) -> list[Message]:
     """Put messages at the end of a dialog; nothing is answered. Raises NotFound."""
     async with ports.open_uow(principal.tenant_id) as uow:
-        dialog = await own_dialog(uow, principal, dialog_id)
+        dialog = await _kept_still(uow, principal, dialog_id)
         messages = as_messages(dialog, dialog.head_id, said, how)
         await uow.dialogs.append(dialog, messages)
         await uow.commit()
@@ -178,7 +180,7 @@ async def change_conversation(
 ) -> Dialog:
     """Leave only this of a message, or nothing; what follows it stays. Raises NotFound."""
     async with ports.open_uow(principal.tenant_id) as uow:
-        dialog = await own_dialog(uow, principal, dialog_id)
+        dialog = await _kept_still(uow, principal, dialog_id)
         message = await uow.dialogs.message(dialog.id, message_id)
         if message is None or message.status is MessageStatus.IN_PROGRESS:
             raise NotFound("No such item.")
@@ -220,6 +222,31 @@ def _new_dialog(principal: Principal, how: Asked) -> Dialog:
         updated_at=how.at,
         model=how.model,
     )
+
+
+async def _kept_still(uow: UnitOfWork, principal: Principal, dialog_id: DialogId) -> Dialog:
+    """The user's own dialog, whose end stays where it is until the unit of work is over. Raises NotFound."""
+    dialog = await uow.dialogs.dialog(dialog_id, principal.user_id, still=True)
+    if dialog is None:
+        raise NotFound("No such dialog.")
+    return dialog
+
+
+async def _remove(uow: UnitOfWork, answer: Message) -> None:
+    """Take an answer that nothing builds upon out of its dialog, with what was asked for it.
+
+    With it go the answers above that were forgotten before, and stayed for its sake.
+    """
+    while True:
+        messages = await _with_inputs(uow, answer)
+        for message in reversed(messages):
+            if message is messages[-1] or not await uow.dialogs.has_children(message):
+                await uow.dialogs.remove(message)
+        above = messages[0].parent_id
+        found = None if above is None else await uow.dialogs.message(answer.dialog_id, above)
+        if found is None or not (found.settings or {}).get(FORGOTTEN) or await uow.dialogs.has_children(found):
+            return
+        answer = found
 
 
 async def _with_inputs(uow: UnitOfWork, answer: Message) -> list[Message]:

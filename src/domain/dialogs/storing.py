@@ -28,11 +28,15 @@ _ENDED_AS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storing:
-    """The messages of one call: what was asked, parents first, and the answer to come. `dialog`: where it is new."""
+    """The messages of one call: what was asked, parents first, and the answer to come. `dialog`: where it is new.
+
+    With `at_end` they follow whatever is the end of their dialog when the call has ended.
+    """
 
     asked: Sequence[Message]
     answer: Message
     dialog: Dialog | None = None
+    at_end: bool = False
 
     def opening(self) -> tuple[Record, ...]:
         """What commits with the hold."""
@@ -47,7 +51,8 @@ class Storing:
 
     def closing(self, outcome: Outcome) -> tuple[Record, ...]:
         """What commits with the settlement."""
-        return (AnswerEnded(answer=self.ended(outcome)),)
+        first = (*self.asked, self.answer)[0] if self.at_end else None
+        return (AnswerEnded(answer=self.ended(outcome), first=first),)
 
     def ended(self, outcome: Outcome) -> Message:
         """The answer with everything its call brought."""
@@ -64,18 +69,18 @@ class Storing:
             cached=outcome.cache not in (None, CacheUse.MISS),
             error={"code": error.specific_code, "message": error.message} if error else None,
             completed_at=outcome.ended_at,
+            settings=self._settings(outcome),
         )
 
-
-def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
-    """The parts of a message as they are stored: none where it is one plain text."""
-            settings=self._settings(outcome),
-    if all(isinstance(part, Text) for part in parts):
-        return ()
     def _settings(self, outcome: Outcome) -> Mapping[str, Any] | None:
         asked = self.answer.settings
         return asked if not outcome.dropped else {**(asked or {}), DROPPED: list(outcome.dropped)}
 
+
+def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
+    """The parts of a message as they are stored: none where it is one plain text."""
+    if all(isinstance(part, Text) for part in parts):
+        return ()
     return tuple(map(part_body, parts))
 
 
