@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import httpx2
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -226,6 +227,42 @@ async def test_what_a_crashed_gateway_had_noted_is_kept_charged_and_heard_elsewh
     assert events[-1].data["message"] == answer
     again = await replace(asked, person=town.there).heard(0)
     assert text_of(again) == BEGUN
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "claude-3-opus"])
+async def test_a_response_in_the_background_here_is_resumed_there_by_its_numbers(model: str, town: Town) -> None:
+    gate = asyncio.Event()
+    town.upstream.always(Answer(chunks=WORDS, usage=Usage(input=7, output=5), gate=gate, gate_after=2))
+    asked = {"model": model, "input": "Count to five.", "background": True, "stream": True}
+    seen: list[dict[str, Any]] = []
+    async with town.here.http.stream("POST", "/v1/responses", json=asked) as response:
+        async for line in response.aiter_lines():
+            seen += _events_in(line)
+            if seen and seen[-1]["type"] == "response.output_text.delta":
+                break
+    url, last = f"/v1/responses/{seen[0]['response']['id']}", seen[-1]["sequence_number"]
+    query = {"stream": "true", "starting_after": str(last)}
+    resuming = asyncio.create_task(town.there.http.get(url, params=query))
+    await eventually(town.is_noted)
+    gate.set()
+    rest = _events_in((await resuming).text)
+    assert _text_in(seen) + _text_in(rest) == TEXT
+    numbers = [event["sequence_number"] for event in (*seen, *rest)]
+    assert numbers == sorted(set(numbers))
+    again = _events_in((await town.here.http.get(url, params=query)).text)
+    assert _text_in(again) == _text_in(rest)
+    for ended in (rest[-1], again[-1]):
+        assert (ended["type"], ended["sequence_number"]) == ("response.completed", numbers[-1])
+    assert len(town.upstream.requests) == 1
+    assert await town.standing() == (12, 0)
+
+
+def _events_in(text: str) -> list[dict[str, Any]]:
+    return [orjson.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+
+
+def _text_in(events: list[dict[str, Any]]) -> str:
+    return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
 
 
 async def _stored_there(asked: Asked, town: Town) -> dict[str, Any]:
