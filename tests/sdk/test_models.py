@@ -41,6 +41,27 @@ async def test_anthropics_client_lists_and_finds_every_model(scene: Scene) -> No
         await client.models.retrieve("no/such-model")
 
 
+async def test_anthropics_client_pages_through_the_models_either_way(scene: Scene) -> None:
+    client = await scene.anthropic(_strict_response_validation=True)
+    names = [model.id async for model in client.models.list(limit=1000)]
+    assert len(scene.sent) == 1, "that many fit in one page"
+    assert names == sorted(names)
+    assert [model.id async for model in client.models.list(limit=3)] == names
+    assert len(scene.sent) == 1 + -(-len(names) // 3)
+    page = await client.models.list(limit=2, after_id=names[1])
+    told = (page.first_id, page.last_id, page.has_more)
+    assert ([model.id for model in page.data], told) == (names[2:4], (names[2], names[3], True))
+    page = await client.models.list(limit=2, before_id=names[3])
+    assert ([model.id for model in page.data], page.has_more) == (names[1:3], True)
+    page = await client.models.list(limit=3, before_id=names[3])
+    assert ([model.id for model in page.data], page.has_more) == (names[:3], False)
+    page = await client.models.list(after_id=names[-1])
+    assert (page.data, page.first_id, page.last_id, page.has_more) == ([], None, None, False)
+    for limit in (0, 1001):
+        with pytest.raises(anthropic.BadRequestError, match="limit"):
+            await client.models.list(limit=limit)
+
+
 async def test_a_chain_takes_what_its_smallest_model_takes(scene: Scene) -> None:
     made = await scene.gateway.http.post(
         "/api/v1/admin/chains", json={"name": "both", "models": ["gpt-4o", "claude-3-opus"]}

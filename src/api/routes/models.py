@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, PrincipalDep
+from src.api.dialects.anthropic_models import AnthropicPageDep
 from src.api.dialects.gemini_models import RESOURCES, GooglePageDep, gemini_model
 from src.api.errors import Dialect, dialect_of
 from src.api.native import answer, everything
@@ -40,15 +41,19 @@ async def get_model(name: str, principal: PrincipalDep, gateway: GatewayDep) -> 
 
 @compatible.get("")
 async def list_compatible(
-    request: Request, principal: PrincipalDep, gateway: GatewayDep, page: GooglePageDep
+    request: Request,
+    principal: PrincipalDep,
+    gateway: GatewayDep,
+    google_page: GooglePageDep,
+    anthropic_page: AnthropicPageDep,
 ) -> Response:
-    """The models that can be called now, in the caller's dialect (told by its headers); pages are Google's."""
+    """The models that can be called now, in the caller's dialect (told by its headers); OpenAI's has no pages."""
     names = list(_names(principal, gateway, ready_only=True))
     match _dialect(request):
         case Dialect.ANTHROPIC:
-            return everything([_anthropic(name, gateway) for name in names])
+            return answer(anthropic_page.of(names, lambda name: _anthropic(name, gateway)))
         case Dialect.GEMINI:
-            return answer(page.of(names, gateway.catalog.current()))
+            return answer(google_page.of(names, gateway.catalog.current()))
         case _:
             return answer({"object": "list", "data": [_openai(name, gateway) for name in names]})
 
