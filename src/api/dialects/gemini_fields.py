@@ -37,8 +37,12 @@ def camel_fields(value: Any, where: str) -> dict[str, Any]:
     """The fields that an object sets, by their names in camelCase. Raises InvalidRequest for what is no object."""
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"{where} must be an object.", param=where)
-    found = {camel(name): given for name, given in value.items() if given is not None}
-    return found | {name: given for name, given in value.items() if given is not None and name in found}
+    found = {name: given for name, given in value.items() if given is not None}
+    if not any("_" in name for name in found):
+        return found
+    return {camel(name): given for name, given in found.items()} | {
+        name: given for name, given in found.items() if camel(name) == name
+    }
 
 
 def listed(value: Any, where: str, most: int = 100_000) -> list[Any]:
