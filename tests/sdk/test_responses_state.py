@@ -296,6 +296,16 @@ async def test_a_background_response_is_cancelled(scene: Scene) -> None:
         await client.responses.cancel(whole.id)
 
 
+async def test_a_background_response_is_cancelled_before_its_first_word(scene: Scene) -> None:
+    person = await scene.person(credit=10_000)
+    client = await scene.openai(person, _strict_response_validation=True)
+    scene.upstream.script(Answer(text="never", gate=asyncio.Event()))
+    made = await client.responses.create(model="claude-sonnet-5", input="hello", background=True)
+    for ended in (await client.responses.cancel(made.id), await client.responses.retrieve(made.id)):
+        assert (ended.status, ended.error, ended.output) == ("cancelled", None, [])
+    assert await scene.standing(person) == (10_000, 0)
+
+
 async def newest_of(client: AsyncOpenAI, scene: Scene) -> str:
     """The id of the newest response, as the native API tells it."""
     http = scene.gateway.client(client.api_key)

@@ -62,5 +62,7 @@ def status_of(call_status: CallStatus, reason: FinishReason) -> tuple[str, str |
             return ("completed", None) if incomplete is None else ("incomplete", incomplete)
         case CallStatus.CANCELLED:
             return "cancelled", None
+        case CallStatus.FAILED if reason is FinishReason.CANCELLED:  # before its first word
+            return "cancelled", None
         case CallStatus.FAILED | CallStatus.INTERRUPTED:
             return "failed", None
