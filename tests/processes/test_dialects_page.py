@@ -1,12 +1,16 @@
-"""What docs/dialects.md says is so: its blocks run, its endpoints are all there are, its errors those of the table."""
+"""What docs/dialects.md says is so: its blocks run, its endpoints are all there are, its numbers those of the code."""
 
 import asyncio
 import re
 from typing import Any
 
+from src.api.deps import MAX_DEPTH
+from src.api.dialects import fields
 from src.api.errors import Dialect, error_body, status_of
 from src.api.main import create_app
-from src.domain.completion.idempotency import KeyReused
+from src.api.routes.conversations import MAX_NEW_ITEMS
+from src.domain.completion.idempotency import MAX_KEPT_BYTES, KeyReused
+from src.domain.dialogs import responding, sending
 from src.integrations.llm.reasoning import BUDGETS
 from src.shared.errors import (
     BodyTooLarge,
@@ -90,6 +94,22 @@ def test_the_page_names_every_endpoint_and_no_other() -> None:
 def test_the_errors_of_the_page_are_those_of_the_table() -> None:
     rows = rows_of(PAGE, "| what | native | OpenAI | Anthropic | Google |")
     assert {what: cells for what, *cells in rows} == {what: _cells(error) for what, error in ERRORS.items()}
+
+
+def test_the_limits_of_the_page_are_those_of_the_code() -> None:
+    told = dict(rows_of(PAGE, "| of | most |"))
+    numbers = {
+        what: [int(each.replace(",", "")) for each in re.findall(r"\d[\d,]*", most)] for what, most in told.items()
+    }
+    assert numbers == {
+        "a body": [10, MAX_DEPTH],
+        "messages or items of a request": [fields.MAX_MESSAGES],
+        "messages read for the context of a response": [responding.MAX_HISTORY, sending.MAX_HISTORY],
+        "new items of a conversation at once": [MAX_NEW_ITEMS],
+        "inputs of one request for vectors": [fields.MAX_INPUTS],
+        "`metadata`": [fields.MAX_METADATA, 512, 64],
+        "an answer kept for its `Idempotency-Key`": [MAX_KEPT_BYTES // 2**20],
+    }
 
 
 def _cells(error: GatewayError) -> list[str]:
