@@ -19,6 +19,7 @@ from src.shared.errors import (
     GatewayError,
     InvalidRequest,
     MalformedBody,
+    MethodNotAllowed,
     NotAllowed,
     NotFound,
     ProvidersFailed,
@@ -51,6 +52,7 @@ class Told:
 
 
 _TABLE: tuple[tuple[type[GatewayError], Told], ...] = (
+    (MethodNotAllowed, Told(405, (405, "invalid_request_error"), (405, "invalid_request_error"))),
     (MalformedBody, Told(400, (400, "invalid_request_error"), (400, "invalid_request_error"))),
     (KeyReused, Told(422, (422, "idempotency_error"), (422, "invalid_request_error"))),
     (InvalidRequest, Told(422, (400, "invalid_request_error"), (400, "invalid_request_error"))),

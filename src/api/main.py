@@ -39,7 +39,15 @@ from src.api.routes import (
     tokens,
 )
 from src.domain.completion.use_cases import TaskKeeper
-from src.shared.errors import GatewayError, InvalidRequest, MalformedBody, NotFound, Unauthenticated, Unavailable
+from src.shared.errors import (
+    GatewayError,
+    InvalidRequest,
+    MalformedBody,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
 from src.shared.logging import configure_logging
 from src.shared.settings import Settings, load_settings
 
@@ -190,7 +198,7 @@ def _from_status(error: HTTPException) -> GatewayError:
         case 404:
             return NotFound("There is nothing at this path.")
         case 405:
-            return InvalidRequest("This path does not take that method.", code="method_not_allowed")
+            return MethodNotAllowed("This path does not take that method.")
         case 503:
             return Unavailable("Try again in a moment.")
         case _:

@@ -34,6 +34,12 @@ class InvalidRequest(GatewayError):
     code = "invalid_request"
 
 
+class MethodNotAllowed(InvalidRequest):
+    """The path is served, but not to this method."""
+
+    code = "method_not_allowed"
+
+
 class MalformedBody(InvalidRequest):
     """The body is not JSON, or not JSON that can be stored (surrogates, NUL, too deep)."""
 

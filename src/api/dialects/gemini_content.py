@@ -82,7 +82,8 @@ class _Reader:
         return role, self.parts(fields, where)
 
     def parts(self, content: Mapping[str, Any], where: str) -> list[Part]:
-        given = listed(content.get("parts") or [], f"{where}.parts")
+        parts = content.get("parts")
+        given = listed([] if parts is None else parts, f"{where}.parts")
         found = (self._part(part, f"{where}.parts[{index}]") for index, part in enumerate(given))
         return [part for part in found if part is not None]
 

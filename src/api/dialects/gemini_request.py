@@ -54,7 +54,7 @@ def parse_generate_content(
     """The body of a call to `model` in our words, with the original beside it. Raises InvalidRequest."""
     notes = Notes()
     fields = camel_fields(body, "The body")
-    config = camel_fields(fields.get(CONFIG) or {}, CONFIG)
+    config = camel_fields(fields.get(CONFIG, {}), CONFIG)
     chat = ChatRequest(
         messages=(*read_system(fields.get("systemInstruction"), notes), *read_contents(fields, notes)),
         parameters=_parameters(config, notes),
