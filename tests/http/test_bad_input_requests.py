@@ -10,9 +10,12 @@ from tests.http.surface import (
     ADMIN_KEY,
     ANTHROPIC,
     CHAT,
+    CONTENTS,
+    GEMINI,
     MESSAGES,
     NATIVE,
     OPENAI,
+    RESPONSE,
     Scene,
     check_answer,
     check_error,
@@ -74,6 +77,24 @@ async def test_an_id_that_names_nothing_is_a_404(odd: str, gateway: RunningGatew
         ("GET", f"/api/v1/admin/models/{odd}/prices", None),
         ("DELETE", f"/api/v1/admin/chains/{odd}", None),
         ("GET", f"/history/{odd}", None),
+        ("GET", f"/v1/responses/{odd}", None),
+        ("GET", f"/v1/responses/{odd}?stream=true", None),
+        ("DELETE", f"/v1/responses/{odd}", None),
+        ("POST", f"/v1/responses/{odd}/cancel", None),
+        ("GET", f"/v1/responses/{odd}/input_items", None),
+        ("GET", f"/v1/conversations/{odd}", None),
+        ("POST", f"/v1/conversations/{odd}", {"metadata": {"a": "b"}}),
+        ("DELETE", f"/v1/conversations/{odd}", None),
+        ("GET", f"/v1/conversations/{odd}/items", None),
+        ("POST", f"/v1/conversations/{odd}/items", {"items": [{"role": "user", "content": "x"}]}),
+        ("GET", f"/v1/conversations/{odd}/items/{odd}", None),
+        ("GET", f"/v1/conversations/{scene.conversation_id}/items/{odd}", None),
+        ("DELETE", f"/v1/conversations/{scene.conversation_id}/items/{odd}", None),
+        ("GET", f"/v1beta/models/{odd}", None),
+        ("POST", f"/v1beta/models/{odd}:generateContent", CONTENTS),
+        ("POST", f"/v1/models/{odd}:countTokens", CONTENTS),
+        ("POST", f"/v1beta/models/{odd}", CONTENTS),
+        ("POST", f"/v1beta/models/gpt-4o:{odd}", CONTENTS),
     ):
         check_error(await gateway.http.request(method, path, json=body), 404)
 
@@ -132,6 +153,39 @@ async def test_an_odd_query_finds_what_there_is(query: str, gateway: RunningGate
         assert response.status_code == 200, f"{path}: {response.text}"
 
 
+ITEM_QUERIES = {
+    "limit": ("0", "-1", "101", "abc", "", "1.5", "true", "9" * 30, "%00"),
+    "order": ("x", "", "ASC", "newest", "%00", "1"),
+    "after": ("nonsense", "", "%00", "msg_0123", "msg_01a1fd81a49e7121a80f58f0768bddde", "x" * 3000),
+}
+EVENT_QUERIES = {
+    "starting_after": ("abc", "-1", "1.5", "", "9" * 30, "%00"),
+    "stream": ("abc", "2", "", "%00"),
+}
+PAGE_QUERIES = {"pageSize": ("-1", "abc", "1.5", "", "%00"), "pageToken": ("x" * 201,)}
+
+
+async def test_a_wrong_query_parameter_of_a_dialect_is_a_400_that_names_it(
+    shared_gateway: RunningGateway, shared_upstream: Upstream
+) -> None:
+    http = shared_gateway.http
+    made = (await http.post("/v1/conversations", json={"items": [{"role": "user", "content": "x"}]})).json()
+    answered = (await http.post("/v1/responses", json=RESPONSE)).json()
+    tables = {
+        f"/v1/conversations/{made['id']}/items": ITEM_QUERIES,
+        f"/v1/responses/{answered['id']}/input_items": ITEM_QUERIES,
+        f"/v1/responses/{answered['id']}": EVENT_QUERIES,
+        "/v1beta/models": PAGE_QUERIES,
+    }
+    async with nothing_changes(shared_gateway, shared_upstream):
+        for path, table in tables.items():
+            for name, values in table.items():
+                for value in values:
+                    error = check_error(await http.get(f"{path}?{name}={value}&unknown=1"), 400)
+                    assert name in error["message"], f"{path} {name}={value[:20]}: {error}"
+            assert (await http.get(f"{path}?unknown=1&%00=1&%ff=%ff&{'x' * 3000}=1")).status_code == 200
+
+
 UNKNOWN_PATHS = {
     "/nothing": NATIVE,
     "/api": NATIVE,
@@ -151,6 +205,16 @@ UNKNOWN_PATHS = {
     "/v1/engines/x/completions": OPENAI,
     "/v1/messages/": ANTHROPIC,
     "/v1/messages/nothing": ANTHROPIC,
+    "/v1/messages/count_tokens/": ANTHROPIC,
+    "/v1/responses/": OPENAI,
+    "/v1/responses/x/nothing": OPENAI,
+    "/v1/conversations/": OPENAI,
+    "/v1/conversations/x/nothing": OPENAI,
+    "/v1/conversations/x/items/y/z": OPENAI,
+    "/v1/embeddings/": OPENAI,
+    "/v1beta/nothing": GEMINI,
+    "/v1beta/files": GEMINI,
+    "/v1beta/cachedContents/x": GEMINI,
 }
 
 
@@ -171,6 +235,20 @@ WRONG_METHODS = {
     "/v1/chat/completions": ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"),
     "/v1/models": ("PUT", "DELETE", "PATCH", "OPTIONS"),
     "/v1/messages": ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1/messages/count_tokens": ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1/responses": ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1/responses/x": ("POST", "PUT", "PATCH", "OPTIONS"),
+    "/v1/responses/x/cancel": ("GET", "PUT", "DELETE", "PATCH"),
+    "/v1/responses/x/input_items": ("POST", "PUT", "DELETE", "PATCH"),
+    "/v1/conversations": ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1/conversations/x": ("PUT", "PATCH", "OPTIONS"),
+    "/v1/conversations/x/items": ("PUT", "DELETE", "PATCH"),
+    "/v1/conversations/x/items/y": ("POST", "PUT", "PATCH"),
+    "/v1/embeddings": ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1beta/models": ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1beta/models/gpt-4o:generateContent": ("PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1/models/gpt-4o:streamGenerateContent": ("PUT", "DELETE", "PATCH", "OPTIONS"),
+    "/v1beta/tunedModels/x:generateContent": ("GET", "PUT", "DELETE", "PATCH"),
 }
 
 
@@ -214,6 +292,32 @@ async def test_credentials_that_are_none_are_a_401_in_the_dialect(authorization:
     assert anthropic["type"] == "authentication_error"
     listed = await stranger.get("/v1/models", headers={**headers, b"anthropic-version": b"2023-06-01"})
     assert check_error(listed, 401, ANTHROPIC)["type"] == "authentication_error"
+    for method, path in (("POST", "/v1/responses"), ("GET", "/v1/conversations/x"), ("POST", "/v1/embeddings")):
+        error = check_error(await stranger.request(method, path, headers=headers), 401)
+        assert error["code"] == "invalid_api_key"
+    for path in ("/v1beta/models/gpt-4o:generateContent", "/v1/models/gpt-4o:countTokens", "/v1/tunedModels/x:y"):
+        error = check_error(await stranger.post(path, json=CONTENTS, headers=headers), 401)
+        assert error["status"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("key", ["", "x", "sk-gw-nobody-has-this-key-0123456789", "%00", "%ff", "x" * 9000, "a.b.c"])
+async def test_a_key_in_an_address_is_a_401_in_googles_dialect_where_it_is_none(
+    key: str, gateway: RunningGateway
+) -> None:
+    stranger = gateway.client(None)
+    for path in ("/v1beta/models/gpt-4o:generateContent", "/v1/models/gpt-4o:streamGenerateContent"):
+        error = check_error(await stranger.post(f"{path}?key={key}&alt=sse", json=CONTENTS), 401)
+        assert error["status"] == "UNAUTHENTICATED"
+    for path in ("/v1beta/models", "/v1/models", "/v1/models/gpt-4o"):
+        assert check_error(await stranger.get(f"{path}?key={key}"), 401, GEMINI)["status"] == "UNAUTHENTICATED"
+
+
+async def test_a_key_in_an_address_counts_for_googles_paths_alone(gateway: RunningGateway) -> None:
+    stranger = gateway.client(None)
+    for path in ("/v1beta/models", "/v1/models"):
+        assert (await stranger.get(f"{path}?key={ADMIN_KEY}")).status_code == 200
+    for method, path in (("GET", "/api/v1/me"), ("POST", "/v1/responses"), ("GET", "/v1/conversations/x")):
+        check_error(await stranger.request(method, f"{path}?key={ADMIN_KEY}"), 401)
 
 
 @pytest.mark.parametrize("given", ["abc-1", "req_0123456789", "a:b/c.d=e+f", "x" * 128])
@@ -271,4 +375,11 @@ async def test_the_document_of_the_api_is_served_and_whole(gateway: RunningGatew
     names = [each["operationId"] for each in operations]
     assert len(names) == len(set(names))
     assert "/api/v1/dialogs/{dialog_id}/messages" in document["paths"]
+    for path in ("/v1/responses", "/v1/conversations/{name}/items", "/v1/embeddings", "/v1beta/models/{target}"):
+        schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert schema == {"type": "object", "additionalProperties": True}
+    schemes = document["components"]["securitySchemes"]
+    assert [{name: []} for name in schemes] == document["security"]
+    sent_as = {(each["in"], each["name"]) for each in schemes.values() if each["type"] == "apiKey"}
+    assert sent_as == {("header", "x-api-key"), ("header", "x-goog-api-key"), ("query", "key")}
     assert (await gateway.client(None).get("/docs")).status_code == 200

@@ -55,6 +55,10 @@ def check_parameters(body: Json, known: Iterable[str], memory: Memory) -> None:
     unknown = check_known(body, known, memory.accepts)
     if unknown is not None:
         raise Refused(f"Unknown parameter: '{unknown}'.", code="unknown_parameter", param=unknown)
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        message = "Invalid type for 'stream_options': expected an object."
+        raise Refused(message, code="invalid_type", param="stream_options")
 
 
 def check_name(name: Any, place: str) -> None:
