@@ -578,7 +578,7 @@ class TestConfiguration:
             "model": "public-name",
             "messages": [{"role": "user", "content": "a"}],
             "max_tokens": 9,
-            "odd": {"x": 1},
+            "x_odd": {"x": 1},
         }
         for lane, dialect in ((LANES[0], WireFormat.CHAT_COMPLETIONS), (LANES[2], WireFormat.MESSAGES)):
             wire = WireBody(

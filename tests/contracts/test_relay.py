@@ -50,7 +50,7 @@ class TestBody:
     async def test_only_the_model_and_the_cap_change(
         self, upstream: Upstream, relay_to: Relays, kind: WireFormat
     ) -> None:
-        request = asking(kind, cap=50, max_tokens=90, future={"a": [1, None]}, metadata={"user": "ü"})
+        request = asking(kind, cap=50, max_tokens=90, x_future={"a": [1, None]}, metadata={"user": "ü"})
         assert request.chat.wire is not None
         before = deepcopy(request.chat.wire.body)
         await relay_to(kind, upstream.url).complete(request)
@@ -123,8 +123,8 @@ class TestBody:
         assert not upstream.requests
 
     async def test_megabytes_are_sent_without_complaint(self, upstream: Upstream, relay_to: Relays) -> None:
-        await relay_to(OPENAI, upstream.url).complete(asking(OPENAI, image="x" * 3_000_000))
-        assert len(upstream.requests[0].json["image"]) == 3_000_000
+        await relay_to(OPENAI, upstream.url).complete(asking(OPENAI, x_image="x" * 3_000_000))
+        assert len(upstream.requests[0].json["x_image"]) == 3_000_000
 
 
 class TestAnswers:

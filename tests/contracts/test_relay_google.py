@@ -71,7 +71,7 @@ class TestBody:
         self, upstream: Upstream, lane: Lane, stream: bool
     ) -> None:
         config = {"maxOutputTokens": 90, "thinking_config": {"include_thoughts": True}}
-        odd: dict[str, Any] = {"odd": {"a": [1, None]}, "safetySettings": [{"category": "X", "threshold": "ü"}]}
+        odd: dict[str, Any] = {"x_odd": {"a": [1, None]}, "safetySettings": [{"category": "X", "threshold": "ü"}]}
         request = asking(stream=stream, cap=50, wish=90, generationConfig=config, model="public", **odd)
         assert request.chat.wire is not None
         before = deepcopy(request.chat.wire.body)

@@ -248,6 +248,6 @@ async def test_a_hundred_levels_are_deep_enough_for_anybody(
     check_answer(made)
     assert made.status_code == 201
     assert (await shared_gateway.http.get(f"/api/v1/dialogs/{made.json()['id']}")).json() == made.json()
-    relayed = await shared_gateway.http.post("/v1/chat/completions", json={**CHAT, "something_new": nested})
+    relayed = await shared_gateway.http.post("/v1/chat/completions", json={**CHAT, "x_something_new": nested})
     assert relayed.status_code == 200
-    assert shared_upstream.requests[-1].json["something_new"] == nested
+    assert shared_upstream.requests[-1].json["x_something_new"] == nested

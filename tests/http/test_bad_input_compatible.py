@@ -119,11 +119,11 @@ ODD_VALUES: tuple[Any, ...] = (5, "x", True, [], [5], {}, {"a": [None]}, 10**30,
 UNREAD_OPENAI = (
     "stream_options", "metadata", "user", "store", "tools", "tool_choice", "functions", "response_format", "logit_bias",
     "logprobs", "top_logprobs", "modalities", "audio", "prediction", "reasoning_effort", "service_tier", "verbosity",
-    "web_search_options", "something_new", "", "\u2028",
+    "web_search_options", "x_something_new", "", "\u2028",
 )  # fmt: skip
 UNREAD_ANTHROPIC = (
     "metadata", "tools", "tool_choice", "thinking", "context_management", "container", "mcp_servers", "service_tier",
-    "cache_control", "output_config", "speed", "something_new", "", "\u2028",
+    "cache_control", "output_config", "speed", "x_something_new", "", "\u2028",
 )  # fmt: skip
 
 

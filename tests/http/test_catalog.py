@@ -80,7 +80,7 @@ async def test_lists_of_models_speak_the_callers_dialect(gateway: RunningGateway
     assert openai["object"] == "list"
     assert all(each.keys() >= {"id", "object", "created", "owned_by"} for each in openai["data"])
     headers = {"anthropic-version": "2023-06-01"}
-    anthropic = (await gateway.http.get("/v1/models", headers=headers)).json()
+    anthropic = (await gateway.http.get("/v1/models?limit=1000", headers=headers)).json()
     assert anthropic.keys() == {"data", "first_id", "last_id", "has_more"}
     wanted = {"type", "id", "display_name", "created_at", "lifecycle"}
     assert all(each.keys() >= wanted for each in anthropic["data"])

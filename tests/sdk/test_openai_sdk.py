@@ -122,12 +122,12 @@ async def test_a_relayed_body_reaches_openai_with_every_field_it_has(scene: Scen
         "response_format": {"type": "json_object"},
     }
     completion = await client.chat.completions.create(
-        model="gpt-4o", messages=HELLO, extra_body={"tomorrows_field": {"deep": [1, None]}}, **given
+        model="gpt-4o", messages=HELLO, extra_body={"x_tomorrows_field": {"deep": [1, None]}}, **given
     )
     assert [choice.index for choice in completion.choices] == [0, 1]
     assert completion.choices[0].logprobs is not None
     sent = scene.upstream.requests[-1].json
-    assert sent == {"model": "gpt-4o", "messages": HELLO, "tomorrows_field": {"deep": [1, None]}, **given}
+    assert sent == {"model": "gpt-4o", "messages": HELLO, "x_tomorrows_field": {"deep": [1, None]}, **given}
 
 
 async def test_tools_and_images_are_relayed_unharmed_to_an_openai_upstream(scene: Scene) -> None:

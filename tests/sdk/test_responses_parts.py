@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -170,6 +171,28 @@ async def test_a_relayed_stream_that_breaks_tells_what_there_was(scene: Scene) -
     assert failed.response.output[0].id == before[2].item.id
     kept = await client.responses.retrieve(failed.response.id)
     assert (kept.status, kept.output_text) == ("failed", "one two ")
+
+
+@EVERY_MODEL
+async def test_fewer_tokens_than_openai_takes_are_refused_by_openai_alone(scene: Scene, model: str) -> None:
+    client = await client_of(scene)
+    if model == OPENAI:
+        with pytest.raises(openai.BadRequestError, match=">= 16"):
+            await client.responses.create(model=model, input="hi", max_output_tokens=5)
+        return
+    scene.upstream.always(Answer(text="word " * 9))
+    cut = await client.responses.create(model=model, input="hi", max_output_tokens=5)
+    assert (cut.status, cut.output_text) == ("incomplete", "word " * 5)
+
+
+async def test_a_small_quota_asks_openai_for_no_fewer_tokens_than_it_takes(scene: Scene) -> None:
+    for credit in range(40, 80, 8):  # some of which pay for no call at all
+        client = await scene.openai(await scene.person(credit=credit), max_retries=0)
+        with contextlib.suppress(openai.RateLimitError):
+            await client.responses.create(model=OPENAI, input="hi")
+    caps = [sent.json["max_output_tokens"] for sent in scene.upstream.requests]
+    assert caps
+    assert 16 <= min(caps) < 40, caps
 
 
 async def test_openai_itself_gets_it_all(scene: Scene) -> None:

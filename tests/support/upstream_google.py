@@ -44,7 +44,7 @@ class GoogleGenerate:
         parts = [{"text": plan.thinking, "thought": True}] if _shown(plan) else []
         if plan.chunks:
             parts.append({"text": plan.text} | _signed(plan, in_a_call=False))
-        parts += _calls(plan)
+        parts += _calls(plan, self.memory)
         parts += map(dict, plan.answer.extra_items)
         return _reply(plan, parts, finish=_finish(plan), usage=_maybe(plan.usage))
 
@@ -53,7 +53,7 @@ class GoogleGenerate:
         running = None if plan.usage is None else _prompt_usage(plan.usage)
         thoughts = [_reply(plan, [{"text": t, "thought": True}], finish=None, usage=running) for t in _shown(plan)]
         content = [_reply(plan, [{"text": text}], finish=None, usage=running) for text in plan.chunks]
-        parts = [*_calls(plan), *map(dict, plan.answer.extra_items)]
+        parts = [*_calls(plan, self.memory), *map(dict, plan.answer.extra_items)]
         tail = [_reply(plan, [part], finish=None, usage=running) for part in parts]
         tail += map(dict, plan.answer.extra_events)
         ending = {"text": ""} | (_signed(plan, in_a_call=False) if plan.chunks else {})
@@ -179,11 +179,14 @@ def _signed(plan: Plan, *, in_a_call: bool) -> dict[str, Any]:
     return {"thoughtSignature": base64.b64encode(plan.signature.encode()).decode()}
 
 
-def _calls(plan: Plan) -> list[dict[str, Any]]:
+def _calls(plan: Plan, memory: Memory) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for number, call in enumerate(plan.tool_calls):
-        function = {"id": call_id(plan, number, "fc-"), "name": call.name, "args": dict(call.arguments)}
+        identity = call_id(plan, number, "fc-")
         signature = {} if number else _signed(plan, in_a_call=True)
+        if signature:
+            memory.note_signed(identity, call, plan.signature)
+        function = {"id": identity, "name": call.name, "args": dict(call.arguments)}
         parts.append({"functionCall": function, **signature})
     return parts
 

@@ -6,23 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.behaviours import signature_of
+from tests.support.behaviours import ToolCall, signature_of
 from tests.support.upstream_plan import Plan, call_id, compact
 
-ALLOWED_PREFIXES = ("x_", "xUnknown", "future", "tomorrows_", "something_", "odd", "image")
-"""Fields that begin so are unknown to every provider and yet accepted: they prove that what is unknown is passed on.
-
-Write `x_`; the others are what older tests send.
-"""
+ALLOWED_PREFIXES = ("x_", "xUnknown")
+"""Fields that begin so are unknown to every provider and yet accepted: they prove that what is unknown is passed on."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Memory:
     """One provider's. `lenient` accepts every unknown field.
 
-    `thoughts` are what it thought, by signature; `redacted` is the data of thoughts it did not show; `signed_calls`
-    the signatures of tool calls that carried one; `responses` the calls of each stored response by its id; `items`
-    the ids of stored output items.
+    `thoughts` are what it thought, by signature; `redacted` is the data of thoughts it did not show; `responses` the
+    calls of each stored response by its id; `items` the ids of stored output items. `signed_calls` are the signatures
+    of tool calls that were given with one, by the calls' ids, and by what was called for clients that lose the ids.
     """
 
     lenient: bool = False
@@ -37,8 +34,14 @@ class Memory:
             self.thoughts[plan.signature] = plan.thinking
         if plan.answer.redacted is not None:
             self.redacted.add(plan.answer.redacted)
-        if plan.thoughts and plan.tool_calls:
-            self.signed_calls[call_key(plan.tool_calls[0].name, plan.tool_calls[0].arguments)] = plan.signature
+
+    def note_signed(self, call_id: str, called: ToolCall, signature: str) -> None:
+        self.signed_calls[call_id] = signature
+        self.signed_calls.setdefault(_called(called.name, called.arguments), signature)
+
+    def call_signature(self, call_id: str | None, name: str, arguments: Mapping[str, Any]) -> str | None:
+        """What the call was given with; None for one that this provider did not sign."""
+        return self.signed_calls.get(call_id or _called(name, arguments))
 
     def note_response(self, plan: Plan, response_id: str, item_ids: list[str]) -> None:
         self.responses[response_id] = frozenset(call_id(plan, n, "call_") for n in range(len(plan.tool_calls)))
@@ -55,5 +58,5 @@ class Memory:
         return self.lenient or name.startswith(ALLOWED_PREFIXES)
 
 
-def call_key(name: str, arguments: Mapping[str, Any]) -> str:
+def _called(name: str, arguments: Mapping[str, Any]) -> str:
     return f"{name} {compact(dict(sorted(arguments.items())))}"

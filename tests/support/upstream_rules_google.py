@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.support.upstream_memory import Memory, call_key
+from tests.support.upstream_memory import Memory
 from tests.support.upstream_plan import Refused
 from tests.support.upstream_reading import Json, check_known, decoded, either, names, parts_of, snake
 
@@ -91,7 +91,7 @@ def _check_content(content: Json, place: str, memory: Memory) -> None:
 
 def _check_call(call: Json | None, signature: Any, at: str, memory: Memory) -> None:
     """A call that was given with a signature comes back with it; any signature is one that was given."""
-    given = "" if call is None else memory.signed_calls.get(call_key(call["name"], call.get("args") or {}), "")
+    given = None if call is None else memory.call_signature(call.get("id"), call["name"], call.get("args") or {})
     if given and not signature:
         raise Refused(f"Function call is missing a thought_signature in functionCall parts. ({at})")
     if signature and signature not in NO_SIGNATURE:

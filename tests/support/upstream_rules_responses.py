@@ -25,6 +25,7 @@ ITEM_TYPES = names(
 )
 ROLES = ("user", "assistant", "system", "developer")
 INPUT_PARTS = ("input_text", "input_image", "input_file", "input_audio")
+LEAST_OUTPUT = 16
 OUTPUT_PARTS = ("output_text", "refusal")
 
 
@@ -39,6 +40,10 @@ def check_responses(body: Json, memory: Memory) -> None:
     if previous is not None and previous not in memory.responses:
         message = f"Previous response with id '{previous}' not found."
         raise Refused(message, code="previous_response_not_found", param="previous_response_id")
+    most = body.get("max_output_tokens")
+    if isinstance(most, int) and most < LEAST_OUTPUT:
+        message = f"Invalid 'max_output_tokens': integer below minimum value. Expected a value >= {LEAST_OUTPUT}."
+        raise Refused(message, code="integer_below_min_value", param="max_output_tokens")
     _check_tools(body)
     _check_format((body.get("text") or {}).get("format"))
     for number, item in enumerate(items_of(body)):

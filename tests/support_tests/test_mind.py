@@ -58,6 +58,9 @@ def said(text: str = "", *, output: int, calls: Any = (), **fields: Any) -> Said
     return Said(text=text, calls=calls, thinking=fields.pop("thinking", ""), ended=ended, usage=usage)
 
 
+TWELVE = "word " * 11 + "word"
+
+
 @pytest.mark.parametrize(
     ("question", "expected"),
     [
@@ -104,10 +107,13 @@ def said(text: str = "", *, output: int, calls: Any = (), **fields: Any) -> Said
         ),
         (Question(text="look", png=True), said(f"image: image/png {len(PNG)} bytes", input=1, output=4)),
         (Question(text="read", pdf=True), said(f"document: application/pdf {len(PDF)} bytes", input=1, output=4)),
-        (Question(text="one two three", cap=2), said("echo: one ", input=3, output=2, ended="cap")),
         (
-            Question(text="one two", cap=5, thinks=True),
-            said("echo: ", thinking="thinking about one two", input=2, output=5, reasoning=4, ended="cap"),
+            Question(text="word " * 19 + "word", cap=16),
+            said("echo: " + "word " * 15, input=20, output=16, ended="cap"),
+        ),
+        (
+            Question(text=TWELVE, cap=16, thinks=True),
+            said("echo: word ", thinking=f"thinking about {TWELVE}", input=12, output=16, reasoning=14, ended="cap"),
         ),
     ],
     ids=lambda value: repr(value)[:70] if isinstance(value, Question) else "",

@@ -95,7 +95,7 @@ class TestWhole:
     @pytest.mark.parametrize(
         ("answer", "status", "reason"),
         [
-            (Answer(text="one two three"), "incomplete", "max_output_tokens"),
+            (Answer(text="word " * 17), "incomplete", "max_output_tokens"),
             (Answer(text="one", finish="content_filter"), "incomplete", "content_filter"),
             (Answer(text="one"), "completed", None),
         ],
@@ -104,7 +104,7 @@ class TestWhole:
         self, upstream: Upstream, openai_client: openai.AsyncOpenAI, answer: Answer, status: str, reason: str | None
     ) -> None:
         upstream.script(answer)
-        response = await openai_client.responses.create(model="gpt-4o", input="hello", max_output_tokens=2)
+        response = await openai_client.responses.create(model="gpt-4o", input="hello", max_output_tokens=16)
         details = response.incomplete_details
         assert (response.status, details and details.reason) == (status, reason)
 
@@ -188,8 +188,8 @@ class TestStream:
         assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
 
     async def test_a_cut_answer_is_incomplete(self, upstream: Upstream, http: httpx2.AsyncClient) -> None:
-        upstream.script(Answer(text="one two three"))
-        events = await events_of(http, max_output_tokens=2)
+        upstream.script(Answer(text="word " * 17))
+        events = await events_of(http, max_output_tokens=16)
         assert events[-1]["type"] == "response.incomplete"
 
     async def test_a_refusal_is_streamed(self, upstream: Upstream, http: httpx2.AsyncClient) -> None:

@@ -118,6 +118,7 @@ REFUSED: list[tuple[str, Json, str]] = [
     (CHAT, chat(USER, calling("c1", name="a.b"), answering("c1")), "tool_calls.function.name"),
     (RESPONSES, responses(messages=[]), "Unknown parameter: 'messages'"),
     (RESPONSES, {"model": "m"}, "Missing required parameter: 'input'"),
+    (RESPONSES, responses(max_output_tokens=15), "Expected a value >= 16"),
     (RESPONSES, responses(tools=chat_tool()), "Missing required parameter: 'tools[0].name'"),
     (RESPONSES, responses(tool_choice={"type": "function", "function": {"name": "f"}}), "'tool_choice.name'"),
     (RESPONSES, responses(text={"format": {"type": "json_schema", "schema": OBJECT}}), "text.format.name"),
@@ -330,3 +331,23 @@ async def test_a_signed_function_call_comes_back_with_its_signature(
     assert (await http.post(GOOGLE, json=google(said("x"), forged, answered("f")))).status_code == 400
     placeholder = {**bare, "parts": [{**bare["parts"][0], "thoughtSignature": "skip_thought_signature_validator"}]}
     assert (await http.post(GOOGLE, json=google(said("x"), placeholder, answered("f")))).status_code == 200
+
+
+async def test_a_call_that_google_did_not_make_needs_no_signature_of_google(
+    upstream: Upstream, http: httpx2.AsyncClient
+) -> None:
+    upstream.always(Answer(thinking="hm", tool_calls=(ToolCall(name="f"),)))
+    body = {
+        "model": "c",
+        "max_tokens": 4000,
+        "messages": [USER],
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    }
+    await http.post(MESSAGES, json=body)  # the same call, of another provider
+    called = {"name": "f", "args": {}}
+    turn = {"role": "model", "parts": [{"functionCall": called}]}
+    assert (await http.post(GOOGLE, json=google(said("x"), turn, answered("f")))).status_code == 200
+    other = {"role": "model", "parts": [{"functionCall": {**called, "id": "toolu_1"}}]}
+    assert (await http.post(GOOGLE, json=google(said("x"), other, answered("f")))).status_code == 200
+    refused = await http.post(GOOGLE, json=google(said("x"), turn, answered("f")))
+    assert refused.status_code == 400, "one like it has been signed by now, and this one has no id"
