@@ -6,6 +6,7 @@ import base64
 import json
 import sys
 import threading
+from dataclasses import replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -15,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.domain.catalog.model import Model, WireFormat
-from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, WireBody
+from src.domain.completion.content import ToolCall
+from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, Parameters, WireBody
+from src.domain.completion.tools import ResponseFormat, Tool
 from src.integrations.llm import token_meter
-from src.integrations.llm.prompt_walk import LIKELY, MOST, Prompt, PromptWalk
+from src.integrations.llm.prompt_walk import FORMAT_TOKENS, LIKELY, MOST, Prompt, PromptWalk
 from src.integrations.llm.token_meter import (
     ANTHROPIC,
     GOOGLE,
@@ -217,6 +220,30 @@ class TestWireBodies:
         ]
         for chat in secret_places:
             assert await METER.prompt_bound(chat, model()) >= counted(TEXTS["prose"], "o200k_base")
+
+    async def test_tools_that_anthropic_is_told_again_count_there(self) -> None:
+        call = ToolCall(id="c", name="a_long_name_of_a_tool " * 20, arguments="{}")
+        called = tuple(ChatMessage(role=ChatRole.ASSISTANT, parts=(call,)) for _ in range(3))
+        history = ChatRequest(messages=called, wire=WireBody(format=WireFormat.CHAT_COMPLETIONS, body={"messages": []}))
+        before = replace(history, messages=())
+        bounds = [await METER.prompt_bound(chat, model("claude-opus-4-8")) for chat in (before, history)]
+        told = json.dumps({"name": call.name, "input_schema": {"type": "object", "properties": {}}})
+        least = MOST.tools + counted(told, "o200k_base")
+        assert least <= bounds[1] - bounds[0] < 2 * least, "once, however often it was called"
+        offered = replace(history, tools=(Tool(name="f"),))
+        assert await METER.prompt_bound(offered, model("claude-opus-4-8")) == bounds[0]
+        assert len({await METER.prompt_bound(chat, model()) for chat in (before, history)}) == 1
+        assert len({await METER.prompt_estimate(chat, model("claude-opus-4-8")) for chat in (before, history)}) == 1
+
+    async def test_what_anthropic_writes_around_a_form_of_the_answer_counts_there(self) -> None:
+        formed = Parameters(response_format=ResponseFormat(schema={"type": "object"}))
+        for upstream, added in (("claude-opus-4-8", FORMAT_TOKENS), ("gpt-4o", 0)):
+            chats = [replace(wired(output_config={}), parameters=given) for given in (Parameters(), formed)]
+            bounds = [await METER.prompt_bound(chat, model(upstream)) for chat in chats]
+            assert bounds[1] - bounds[0] == added
+        schema = {"type": "object", "description": TEXTS["prose"]}
+        plainly = replace(plain("hi"), parameters=Parameters(response_format=ResponseFormat(schema=schema)))
+        assert await METER.prompt_bound(plainly, model()) > counted(TEXTS["prose"], "o200k_base")
 
     async def test_tools_cost_what_is_written_around_them(self) -> None:
         with_tools = await METER.prompt_bound(wired(tools=[{"name": "f"}]), model())

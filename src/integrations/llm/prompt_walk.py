@@ -5,13 +5,13 @@ Of a body in a client's dialect every string counts, keys and numbers included: 
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from json.encoder import encode_basestring
 from typing import Any
 
 from src.domain.catalog.model import Model
-from src.domain.completion.content import part_body
+from src.domain.completion.content import ToolCall, part_body
 from src.domain.completion.model import ChatRequest, EmbeddingWish
 
 
@@ -57,6 +57,9 @@ LIKELY = Rates(
     distant_file=10_000,
 )
 """Nowhere above MOST."""
+
+FORMAT_TOKENS = 600
+"""What Anthropic writes around the schema of an answer, at most: it says that it does, and not how much."""
 
 _MEDIA_TYPES = frozenset(
     {
@@ -147,6 +150,20 @@ def inputs_of(chat: ChatRequest, wish: EmbeddingWish, *, framed: bool) -> Prompt
         most_tokens=wish.tokens + MOST.input * frames,
         likely_tokens=wish.tokens + LIKELY.input * frames,
     )
+
+
+def for_anthropic(prompt: Prompt, chat: ChatRequest) -> Prompt:
+    """The same with what is written for Anthropic's models alone, which may all be read.
+
+    Tools that were called and are offered no more are told all the same, and the form of an answer is explained.
+    """
+    parts = () if chat.tools else (part for message in chat.messages for part in message.parts)
+    called = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
+    schema = {"type": "object", "properties": {}}
+    declared = [json.dumps({"name": name, "input_schema": schema}, ensure_ascii=False) for name in called]
+    added = (MOST.tools if declared else 0) + (0 if chat.parameters.response_format is None else FORMAT_TOKENS)
+    framing = "\n".join((prompt.framing, *declared))
+    return replace(prompt, framing=framing, most_tokens=prompt.most_tokens + added)
 
 
 class _Place(Enum):

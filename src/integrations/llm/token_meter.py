@@ -17,7 +17,7 @@ from functools import lru_cache
 from src.domain.catalog.model import Model
 from src.domain.completion.model import ChatRequest
 from src.domain.completion.ports import TokenMeter
-from src.integrations.llm.prompt_walk import Prompt, PromptWalk, body_of, inputs_of, plain_prompt
+from src.integrations.llm.prompt_walk import Prompt, PromptWalk, body_of, for_anthropic, inputs_of, plain_prompt
 
 BYTES_IN_THREAD = 200_000
 """From this size on a prompt is measured in a thread (some milliseconds of CPU, without the interpreter's lock)."""
@@ -87,13 +87,15 @@ class SplintrMeter(TokenMeter):
         family = family_of(model)
         if chat.embedding is not None and chat.is_plain:
             prompt = inputs_of(chat, chat.embedding, framed=not family.is_exact)
-        elif chat.wire is None and chat.is_plain:
+        elif chat.wire is None and chat.is_plain and chat.parameters.response_format is None:
             prompt = plain_prompt(chat)
         else:
             walk = PromptWalk(body_of(chat), model)
             if not walk.go_on(VALUES_AT_ONCE):
                 await asyncio.to_thread(walk.go_on)
             prompt = walk.prompt()
+        if family is ANTHROPIC:
+            prompt = for_anthropic(prompt, chat)
         if prompt.chars > BYTES_IN_THREAD or family.vocabulary not in self._encoders:
             return await asyncio.to_thread(measure, prompt, family)
         return measure(prompt, family)
