@@ -15,6 +15,7 @@ from sqlalchemy import select
 from src.data.engine import make_engine
 from src.data.ledger_tables import usage_records
 from tests.http.surface import books_are_right
+from tests.http.ways import RESPONSES, gemini_path
 from tests.support.gateway import Person, RunningGateway
 from tests.support.upstream import Answer, Fail, NoUsage, Upstream, Usage
 
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MOST, RESERVE, LEAST = 400, 40, 16
 PROVIDERS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-5", "google": "gemini-2.5-flash"}
-DIALECTS = ("native", "openai", "anthropic")
+DIALECTS = ("native", "openai", "anthropic", "responses", "gemini")
+STOPS = {"anthropic": "end_turn", "gemini": "STOP"}
+LENGTHS = {"anthropic": "max_tokens", "gemini": "MAX_TOKENS", "responses": "max_output_tokens"}
 CREDIT = 10_000
 LONG = "word " * 300
 
@@ -84,6 +87,13 @@ async def asked(
         dialog = (await person.http.post("/api/v1/dialogs", json={"model": model})).json()["id"]
         native = {"content": text, "stream": stream, "params": {} if most is None else {"max_output_tokens": most}}
         return await person.http.post(f"/api/v1/dialogs/{dialog}/messages", json=native)
+    if dialect == "gemini":
+        config = {} if most is None else {"generationConfig": {"maxOutputTokens": most}}
+        contents = {"contents": [{"role": "user", "parts": [{"text": text}]}]}
+        return await person.http.post(gemini_path(stream=stream).format(model=model), json=contents | config)
+    if dialect == "responses":
+        limit = {} if most is None else {"max_output_tokens": most}
+        return await person.http.post(RESPONSES, json={"model": model, "input": text, "stream": stream, **limit})
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}], "stream": stream}
     if dialect == "openai":
         more = {} if most is None else {"max_completion_tokens": most}
@@ -100,6 +110,13 @@ def payloads(response: httpx2.Response) -> list[dict[str, Any]]:
 def how_it_ended(dialect: str, response: httpx2.Response) -> tuple[str, str]:
     """(text, finish reason) of a stream, in the dialect's own word."""
     found = payloads(response)
+    if dialect == "gemini":
+        reasons = [each["candidates"][0]["finishReason"] for each in found if "finishReason" in each["candidates"][0]]
+        assert found[-1]["usageMetadata"]
+        assert len(reasons) == 1
+        return "".join(part["text"] for each in found for part in each["candidates"][0]["content"]["parts"]), reasons[0]
+    if dialect == "responses":
+        return how_a_response_ended(found)
     if dialect == "native":
         return found[-1]["message"]["content"], found[-1]["message"]["finish_reason"]
     if dialect == "openai":
@@ -112,6 +129,19 @@ def how_it_ended(dialect: str, response: httpx2.Response) -> tuple[str, str]:
     assert found[-1]["type"] == "message_stop"
     reason = next(each["delta"]["stop_reason"] for each in found if each["type"] == "message_delta")
     return "".join(each["delta"].get("text", "") for each in found if each["type"] == "content_block_delta"), reason
+
+
+def how_a_response_ended(events: list[dict[str, Any]]) -> tuple[str, str]:
+    """Its numbers grow, and its last event has what the events before it told."""
+    numbers = [each["sequence_number"] for each in events]
+    assert numbers == sorted(set(numbers))
+    text = "".join(each["delta"] for each in events if each["type"] == "response.output_text.delta")
+    done = [each for each in events if each["type"] == "response.output_item.done"]
+    last = events[-1]["response"]
+    assert [each["item"] for each in done] == last["output"]
+    assert "".join(part["text"] for item in last["output"] for part in item["content"]) == text
+    assert events[-1]["type"] == f"response.{last['status']}"
+    return text, (last["incomplete_details"] or {"reason": "stop"})["reason"]
 
 
 def cap_sent(town: Town) -> int | None:
@@ -141,7 +171,7 @@ async def test_a_call_that_the_quota_pays_for_in_part_is_admitted_and_says_so(
     assert cap_sent(town) == cap
     assert 0 < (await standing(person))[0] < 120
     refused = await asked(await town.person(LEAST), dialect, provider, stream=stream)
-    assert refused.status_code == (429 if dialect == "openai" else 402)
+    assert refused.status_code == (402 if dialect in ("native", "anthropic") else 429)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -175,7 +205,7 @@ async def test_a_long_stream_grows_its_hold_and_ends_by_itself(town: Town, provi
     person = await town.person(CREDIT)
     town.upstream.always(Answer(text=LONG, usage=Usage(input=5, output=300), chunk_delay_s=0.0002))
     response = await asked(person, dialect, f"{provider}-steps", stream=True)
-    assert how_it_ended(dialect, response) == (LONG, {"anthropic": "end_turn"}.get(dialect, "stop"))
+    assert how_it_ended(dialect, response) == (LONG, STOPS.get(dialect, "stop"))
     assert cap_sent(town) == MOST
     assert await standing(person) == (CREDIT - 305, 0)
     (row,) = await town.rows_of(person)
@@ -190,7 +220,7 @@ async def test_a_long_stream_ends_at_a_length_where_the_quota_does(town: Town, p
     town.upstream.always(Answer(text=LONG, chunk_delay_s=0.0005, gate=asyncio.Event(), gate_after=250))
     response = await asked(person, dialect, f"{provider}-steps", stream=True)
     text, reason = how_it_ended(dialect, response)
-    assert reason == ("max_tokens" if dialect == "anthropic" else "length")
+    assert reason == LENGTHS.get(dialect, "length")
     assert LONG.startswith(text)
     assert len(text.split()) > RESERVE
     await town.upstream.requests[-1].wait_disconnected()
