@@ -61,7 +61,10 @@ class TestReading:
     def test_each_message_of_others_stands_alone(self, role: str, ours: ChatRole) -> None:
         content = [{"type": "input_text", "text": "a"}]
         found = messages_of([{"role": role, "content": content}, {"type": "message", "role": role, "content": "b"}])
-        assert found == (ChatMessage(role=ours, text="a"), ChatMessage(role=ours, text="b"))
+        by_developer = role == "developer"
+        said = tuple(ChatMessage(role=ours, text=text, by_developer=by_developer) for text in "ab")
+        assert found == said
+        assert [item["role"] for message in said for item in items_of(message, None)] == [role, role]
 
     def test_what_a_model_did_in_a_row_is_one_message(self) -> None:
         found = messages_of(

@@ -1,13 +1,13 @@
 """Items of OpenAI's Responses API, to and from messages in our words.
 
 An item that we wrote has an id that tells its message and its place among the message's items: `msg_<hex>` is the
-first one, `fc_<hex>_2` the third.
+first one, `fc_<hex>_2` the third. An item that was taken out leaves its place empty.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 from uuid import UUID
 
@@ -36,10 +36,11 @@ Namespaces = Mapping[str, tuple[str, str]]
 REDACTED = "redacted "
 """Before the signature of a thought that is nothing but it."""
 
+DEVELOPER = "developer"
 _ROLES = {
     "user": ChatRole.USER,
     "system": ChatRole.SYSTEM,
-    "developer": ChatRole.SYSTEM,
+    DEVELOPER: ChatRole.SYSTEM,
     "assistant": ChatRole.ASSISTANT,
 }
 _RESULTS = {"function_call_output": False, "custom_tool_call_output": True}
@@ -57,7 +58,7 @@ def messages_of(items: str | list[Any], where: str = "input") -> tuple[ChatMessa
     found: list[ChatMessage] = []
     for key, group in groupby(enumerate(said), key=_grouping):
         parts = tuple(part for _, each in group for part in each.parts)
-        found.append(_message(key[0], parts))
+        found.append(_message(key[0], parts, by_developer=key[2]))
     return tuple(found)
 
 
@@ -68,17 +69,18 @@ class _Said:
     role: ChatRole
     parts: tuple[Part, ...]
     alone: bool
+    by_developer: bool = False
 
 
-def _grouping(numbered: tuple[int, _Said]) -> tuple[ChatRole, int]:
+def _grouping(numbered: tuple[int, _Said]) -> tuple[ChatRole, int, bool]:
     """The same for neighbours that are one message."""
     index, said = numbered
-    return said.role, index if said.alone else -1
+    return said.role, index if said.alone else -1, said.by_developer
 
 
-def _message(role: ChatRole, parts: tuple[Part, ...]) -> ChatMessage:
+def _message(role: ChatRole, parts: tuple[Part, ...], *, by_developer: bool) -> ChatMessage:
     is_plain = len(parts) == 1 and isinstance(parts[0], Text)
-    return ChatMessage(role=role, text=text_of(parts), parts=() if is_plain else parts)
+    return ChatMessage(role=role, text=text_of(parts), parts=() if is_plain else parts, by_developer=by_developer)
 
 
 def _said(item: Mapping[str, Any], where: str) -> _Said:
@@ -109,7 +111,7 @@ def _message_said(item: Mapping[str, Any], where: str) -> _Said:
     if role is None:
         raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", param=f"{where}.role")
     parts = content_parts(item.get("content"), f"{where}.content")
-    return _Said(role, parts, alone=role is not ChatRole.ASSISTANT)
+    return _Said(role, parts, alone=role is not ChatRole.ASSISTANT, by_developer=name == DEVELOPER)
 
 
 def _reasoning(item: Mapping[str, Any], where: str) -> Thinking:
@@ -213,10 +215,14 @@ def _referenced(item: Mapping[str, Any]) -> str | None:
 
 
 def items_of(
-    message: ChatMessage, message_id: UUID | None, *, namespaces: Namespaces | None = None
+    message: ChatMessage,
+    message_id: UUID | None,
+    *,
+    namespaces: Namespaces | None = None,
+    removed: Collection[int] = (),
 ) -> list[dict[str, Any]]:
-    """A message as items of a list. With a `message_id` of None as input for an upstream: then they have no ids, and
-    thoughts that OpenAI cannot read are left out.
+    """A message as items of a list, where some places are empty. With a `message_id` of None as input for an upstream:
+    then they have no ids, and thoughts that OpenAI cannot read are left out.
     """
     if message.role is ChatRole.ASSISTANT:
         written = _model_items(message.all_parts, namespaces or {}, for_upstream=message_id is None)
@@ -224,22 +230,30 @@ def items_of(
         written = _others_items(message)
     if message_id is None:
         return [_for_upstream(item) for item in written]
-    return with_ids(written, message_id)
+    return with_ids(written, message_id, removed=removed)
 
 
 def output_items(
-    parts: Sequence[Part], message_id: UUID, *, status: str = "completed", namespaces: Namespaces | None = None
+    parts: Sequence[Part],
+    message_id: UUID,
+    *,
+    status: str = "completed",
+    namespaces: Namespaces | None = None,
+    removed: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """An answer's parts as the output of a response; the last item has its `status`."""
-    items = with_ids(_model_items(parts, namespaces or {}), message_id)
+    items = with_ids(_model_items(parts, namespaces or {}), message_id, removed=removed)
     if items and "status" in items[-1]:
         items[-1] = {**items[-1], "status": status}
     return items
 
 
-def with_ids(items: Iterable[Mapping[str, Any]], message_id: UUID, *, first: int = 0) -> list[dict[str, Any]]:
-    """Items with the ids that tell their places, of which the first one is given."""
-    return [{**item, "id": item_id(prefix_of(item), message_id, place)} for place, item in enumerate(items, first)]
+def with_ids(
+    items: Iterable[Mapping[str, Any]], message_id: UUID, *, first: int = 0, removed: Collection[int] = ()
+) -> list[dict[str, Any]]:
+    """Items with the ids that tell their places, of which the first one is given and some are empty."""
+    places = (place for place in count(first) if place not in removed)
+    return [{**item, "id": item_id(prefix_of(item), message_id, next(places))} for item in items]
 
 
 def prefix_of(item: Mapping[str, Any]) -> str:
@@ -264,15 +278,16 @@ PREFIXES = {
 
 def _others_items(message: ChatMessage) -> list[dict[str, Any]]:
     """What a user or the system said, and what tools gave back."""
+    role = DEVELOPER if message.by_developer else message.role.value
     items: list[dict[str, Any]] = []
     content: list[Part] = []
     for part in message.all_parts:
         if isinstance(part, ToolResult) or (isinstance(part, Opaque) and not _is_content(part)):
-            items += [*_said_by(message.role, content), *_result_items(part)]
+            items += [*_said_by(role, content), *_result_items(part)]
             content = []
         else:
             content.append(part)
-    return [*items, *_said_by(message.role, content)] or [_user_item(message.role, (Text(text=message.text),))]
+    return [*items, *_said_by(role, content)] or [_user_item(role, (Text(text=message.text),))]
 
 
 def _is_content(part: Opaque) -> bool:
@@ -280,12 +295,12 @@ def _is_content(part: Opaque) -> bool:
     return str(part.body.get("type")).startswith(("input_", "encrypted_"))
 
 
-def _said_by(role: ChatRole, content: Sequence[Part]) -> list[dict[str, Any]]:
+def _said_by(role: str, content: Sequence[Part]) -> list[dict[str, Any]]:
     return [_user_item(role, content)] if content else []
 
 
-def _user_item(role: ChatRole, content: Sequence[Part]) -> dict[str, Any]:
-    return {"type": "message", "role": role.value, "status": "completed", "content": input_content(content)}
+def _user_item(role: str, content: Sequence[Part]) -> dict[str, Any]:
+    return {"type": "message", "role": role, "status": "completed", "content": input_content(content)}
 
 
 def _result_items(part: Part) -> list[dict[str, Any]]:

@@ -43,5 +43,6 @@ async def _items(answers: set[UUID], principal: Principal, gateway: Gateway) -> 
             answer = await get_answer(principal, MessageId(answer_id), gateway.dialogs)
         except NotFound:
             continue
-        found |= {item["id"]: item for item in items_of(chat_message(answer), answer.id)}
+        items = items_of(chat_message(answer), answer.id, removed=answer.removed)
+        found |= {item["id"]: item for item in items}
     return found

@@ -146,6 +146,7 @@ def told_again(answer: Message) -> dict[str, Any]:
         usage=answer.usage,
         error=_error(answer),
         incomplete_reason=reason,
+            removed=answer.removed,
         completed_at=answer.completed_at,
     )
 

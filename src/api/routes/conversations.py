@@ -10,7 +10,7 @@ from src.api.container import Gateway
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.fields import metadata_field
 from src.api.dialects.responses_ids import conversation_id, id_in
-from src.api.dialects.responses_items import items_of, messages_of
+from src.api.dialects.responses_items import items_of, messages_of, place_of
 from src.api.dialects.responses_lists import ItemPage, ItemPageDep, item_list
 from src.api.native import answer
 from src.domain.completion.model import ChatMessage
@@ -96,8 +96,10 @@ async def delete_item(name: str, item: str, principal: PrincipalDep, gateway: Ga
     items = _items_in([message])
     _named(items, item)
     left = messages_of([each for each in items if each["id"] != item])
+    place = place_of(item)
+    assert place is not None  # noqa: S101 - it is the id of one of the items
     dialog = await change_conversation(
-        principal, message.dialog_id, MessageId(message.id), left[0] if left else None, gateway.dialogs
+        principal, message.dialog_id, MessageId(message.id), left[0] if left else None, place[1], gateway.dialogs
     )
     return answer(_shape(dialog))
 
@@ -138,7 +140,7 @@ async def _items(name: str, principal: Principal, gateway: Gateway) -> list[dict
 
 
 def _items_in(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [item for each in messages for item in items_of(chat_message(each), each.id)]
+    return [item for each in messages for item in items_of(chat_message(each), each.id, removed=each.removed)]
 
 
 def _named(items: Sequence[dict[str, Any]], item_id: str) -> dict[str, Any]:

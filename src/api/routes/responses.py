@@ -89,4 +89,5 @@ async def cancel_response(name: str, principal: PrincipalDep, gateway: GatewayDe
 async def list_input_items(name: str, page: ItemPageDep, principal: PrincipalDep, gateway: GatewayDep) -> Response:
     """What was asked for a response."""
     inputs = await inputs_of(principal, _answer_id(name), gateway.dialogs)
-    return answer(item_list([item for each in inputs for item in items_of(chat_message(each), each.id)], page))
+    items = [item for each in inputs for item in items_of(chat_message(each), each.id, removed=each.removed)]
+    return answer(item_list(items, page))

@@ -28,11 +28,15 @@ class ChatRole(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
-    """One utterance. Where it is more than one plain text, `parts` are all of it, and `text` is their words."""
+    """One utterance. Where it is more than one plain text, `parts` are all of it, and `text` is their words.
+
+    `by_developer`: so its client calls who said it for the system.
+    """
 
     role: ChatRole
     text: str = ""
     parts: tuple[Part, ...] = ()
+    by_developer: bool = False
 
     @property
     def all_parts(self) -> tuple[Part, ...]:

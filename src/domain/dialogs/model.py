@@ -19,6 +19,10 @@ MessageId = NewType("MessageId", UUID)
 
 DROPPED = "dropped"
 """The setting of an answer that names what its model was not told."""
+REMOVED = "removed"
+"""The setting of a message that tells the places of items that were taken out of it."""
+DEVELOPERS = "developers"
+"""The setting of a system message that its client calls a developer's."""
 
 
 class DialogKind(StrEnum):
@@ -67,8 +71,8 @@ class Dialog:
 class Message:
     """A question or an answer. An answer knows the model that really gave it, what it used and what that cost.
 
-    `settings` is how an answer was asked for, for doors that tell it again with the answer, and what its model was not
-    told of that.
+    `settings` is what doors tell again with it: how an answer was asked for, what its model was not told of that, and
+    other things that change nothing of what is said.
     """
 
     id: MessageId
@@ -104,6 +108,11 @@ class Message:
     def dropped(self) -> tuple[str, ...]:
         """Names of what its model was not told."""
         return tuple((self.settings or {}).get(DROPPED, ()))
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """Places, among its items, of those that were taken out: the others keep theirs."""
+        return tuple((self.settings or {}).get(REMOVED, ()))
 
 
 def new_question(dialog: Dialog, parent_id: MessageId | None, content: str, request_id: str, now: datetime) -> Message:

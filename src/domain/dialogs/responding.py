@@ -13,6 +13,8 @@ from src.domain.completion.model import ChatMessage, Parameters
 from src.domain.completion.ports import TokenMeter
 from src.domain.dialogs.context import fitting
 from src.domain.dialogs.model import (
+    DEVELOPERS,
+    REMOVED,
     Dialog,
     DialogId,
     Message,
@@ -176,9 +178,17 @@ async def add_to_conversation(
 
 
 async def change_conversation(
-    principal: Principal, dialog_id: DialogId, message_id: MessageId, left: ChatMessage | None, ports: DialogPorts
+    principal: Principal,
+    dialog_id: DialogId,
+    message_id: MessageId,
+    left: ChatMessage | None,
+    removed: int,
+    ports: DialogPorts,
 ) -> Dialog:
-    """Leave only this of a message, or nothing; what follows it stays. Raises NotFound."""
+    """Leave only this of a message, or nothing, without the item that was at a place; what follows it stays.
+
+    Raises NotFound.
+    """
     async with ports.open_uow(principal.tenant_id) as uow:
         dialog = await _kept_still(uow, principal, dialog_id)
         message = await uow.dialogs.message(dialog.id, message_id)
@@ -187,7 +197,9 @@ async def change_conversation(
         if left is None:
             await uow.dialogs.remove(message)
         else:
-            await uow.dialogs.change(replace(message, content=left.text, parts=stored_parts(left.all_parts)))
+            settings = {**(message.settings or {}), REMOVED: sorted({*message.removed, removed})}
+            parts = stored_parts(left.all_parts)
+            await uow.dialogs.change(replace(message, content=left.text, parts=parts, settings=settings))
         await uow.commit()
     return dialog
 
@@ -208,6 +220,7 @@ def as_messages(dialog: Dialog, parent_id: MessageId | None, said: Sequence[Chat
             created_at=how.at,
             completed_at=how.at,
             request_id=how.request_id,
+            settings={DEVELOPERS: True} if each.by_developer else None,
         )
         messages.append(message)
     return messages

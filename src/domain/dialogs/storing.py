@@ -7,6 +7,7 @@ from typing import Any
 from src.domain.completion.content import Part, Text, part_body, part_from
 from src.domain.completion.model import CacheUse, ChatMessage, ChatRole, Outcome
 from src.domain.dialogs.model import (
+    DEVELOPERS,
     DROPPED,
     AnswerEnded,
     AnswerNoted,
@@ -79,7 +80,7 @@ class Storing:
 
 def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
     """The parts of a message as they are stored: none where it is one plain text."""
-    if all(isinstance(part, Text) for part in parts):
+    if len(parts) < 2 and all(isinstance(part, Text) for part in parts):
         return ()
     return tuple(map(part_body, parts))
 
@@ -87,7 +88,8 @@ def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
 def chat_message(message: Message) -> ChatMessage:
     """A stored message as a model is told it."""
     parts = tuple(map(part_from, message.parts))
-    return ChatMessage(role=ChatRole(message.role.value), text=message.content, parts=parts)
+    by_developer = bool((message.settings or {}).get(DEVELOPERS))
+    return ChatMessage(role=ChatRole(message.role.value), text=message.content, parts=parts, by_developer=by_developer)
 
 
 def call_status(status: MessageStatus) -> CallStatus:
