@@ -12,6 +12,7 @@ from starlette.responses import Response
 from src.api.json import dumps
 from src.api.rate_headers import rate_headers
 from src.domain.completion.idempotency import KeyReused
+from src.domain.completion.model import Failure
 from src.domain.limits.model import LimitName, LimitReached
 from src.shared.errors import (
     BodyTooLarge,
@@ -87,6 +88,8 @@ _GEMINI_WORDS = {
 }
 
 _NEVER_RETRY = (QuotaExceeded, Conflict)
+_OPERATORS_TO_MEND = frozenset({Failure.CREDENTIALS, Failure.UNKNOWN_MODEL})
+"""Why providers failed, where they will fail again until somebody changes the settings."""
 
 
 def dialect_of(path: str, headers: Container[str] = (), query: Container[str] = ()) -> Dialect:
@@ -174,7 +177,7 @@ def _openai_type(error: GatewayError) -> str:
 
 def error_headers(error: GatewayError, dialect: Dialect = Dialect.NATIVE) -> Mapping[str, str]:
     """Whether and when to come back: SDKs retry 409, 429 and 5xx by themselves unless told not to."""
-    if isinstance(error, _NEVER_RETRY):
+    if isinstance(error, _NEVER_RETRY) or error.details.get("reason") in _OPERATORS_TO_MEND:
         return {"x-should-retry": "false"}
     if not isinstance(error, RateLimited | ProvidersFailed) or error.retry_after_s is None:
         return {}

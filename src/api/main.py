@@ -151,7 +151,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         cause = error.__cause__
         if isinstance(cause, GatewayError):
             return _respond(request, cause)
-        response = _respond(request, _from_status(error))
+        response = _respond(request, _from_status(error, request.scope["path"]))
         response.status_code = error.status_code
         response.headers.update(error.headers or {})
         return response
@@ -189,14 +189,19 @@ def _where(location: tuple[Any, ...]) -> str:
     return ".".join(parts)[:200] or "body"
 
 
-def _from_status(error: HTTPException) -> GatewayError:
+_BASE_URLS = " Check the base URL: OpenAI's clients want it with /v1 at its end, Anthropic's and Google's without."
+_CLIENTS_PATHS = ("/chat/completions", "/responses", "/embeddings", "/conversations", "/messages", "enerateContent")
+
+
+def _from_status(error: HTTPException, path: str) -> GatewayError:
     match error.status_code:
         case 400:
             return MalformedBody("The body cannot be read as JSON.")
         case 401:
             return Unauthenticated("Send a credential.")
         case 404:
-            return NotFound("There is nothing at this path.")
+            hint = _BASE_URLS if path.endswith(_CLIENTS_PATHS) else ""
+            return NotFound(f"There is nothing at this path.{hint}")
         case 405:
             return MethodNotAllowed("This path does not take that method.")
         case 503:
