@@ -34,7 +34,7 @@ REPLAYED = {"idempotent-replayed": "true"}
 """What tells a client that this request made no call of its own."""
 
 First = Callable[[Claim | None], Awaitable[Response]]
-Attach = Callable[[Claimed], Awaitable[EventStream]]
+Attach = Callable[[Claimed], Awaitable[Response]]
 
 
 async def answered_once(
@@ -42,8 +42,8 @@ async def answered_once(
 ) -> Response:
     """What `first` answers, or what it answered before under the same key.
 
-    `attach` serves a repetition that streams and whose first request still runs, or keeps its answer elsewhere; it
-    raises KeyTaken where that has just changed. Without it a repetition waits for nothing. Raises KeyReused for another
+    `attach` serves a repetition whose first request still runs, or keeps its answer elsewhere; it raises KeyTaken where
+    that has just changed. Without it a repetition waits for nothing. Raises KeyReused for another
     body, Conflict while the first is running.
     """
     claim = await _claim(request, principal, gateway)
@@ -62,9 +62,12 @@ async def answered_once(
 async def _repeated(found: Claimed, attach: Attach | None) -> Response:
     if attach is None or not (found.state is ClaimState.RUNNING or found.claim.message_id is not None):
         return replayed(answer_of(found))
-    stream = await attach(found)
-    stream.add_headers(REPLAYED)
-    return stream
+    response = await attach(found)
+    if isinstance(response, EventStream):
+        response.add_headers(REPLAYED)
+    else:
+        response.headers.update(REPLAYED)
+    return response
 
 
 def replayed(kept: Kept) -> Response:

@@ -237,9 +237,10 @@ def namespaces_in(asked: ResponsesRequest) -> Namespaces:
 
 
 def chat_of(asked: ResponsesRequest, history: Sequence[ChatMessage], response_id: str) -> ParsedRequest:
-    """The conversation so far with what was asked, for a model. A background one is always translated.
+    """The conversation so far with what was asked, for a model.
 
-    Raises InvalidRequest where that cannot be.
+    A background one is always translated, and comes in pieces: so far as it has come it is told, and charged where it
+    is cut off. Raises InvalidRequest where that cannot be.
     """
     new = _untranslatable(asked.inputs)
     files = (
@@ -257,7 +258,7 @@ def chat_of(asked: ResponsesRequest, history: Sequence[ChatMessage], response_id
         parameters=asked.parameters,
         tools=asked.tools + _tools_within(history, Notes()),
         tool_choice=asked.tool_choice,
-        stream=asked.stream,
+        stream=asked.stream or asked.background,
         wire=None if asked.background else _wire(asked, history, response_id, untranslatable),
     )
     return ParsedRequest(model=asked.model, chat=chat, untranslated=asked.untranslated)

@@ -27,7 +27,7 @@ from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, Fini
 from src.domain.completion.use_cases import resolve
 from src.domain.dialogs.following import growing
 from src.domain.dialogs.model import DialogId, Message, MessageId, MessageStatus
-from src.domain.dialogs.responding import Asked, Place, place_of
+from src.domain.dialogs.responding import Asked, Place, get_answer, place_of
 from src.domain.dialogs.storing import call_status
 from src.domain.identity.model import Principal
 from src.shared.errors import GatewayError, InvalidRequest, NotFound, ProvidersFailed
@@ -67,11 +67,15 @@ async def respond(asked: ResponsesRequest, principal: Principal, request: Reques
             response_id=name, created_at=how.at, model=asked.model, echo=asked.echo, status="queued", output=[]
         )
 
+    async def again(found: UUID) -> Mapping[str, Any]:
+        return told_again(await get_answer(principal, MessageId(found), gateway.dialogs))
+
     stateful = Stateful(
         answer_id=answer_id,
         storing=storing,
         background=asked.background,
         accepted=accepted if asked.background and not asked.stream else None,
+        again=again,
     )
     door = Door(dialect=Dialect.OPENAI, endpoint=ENDPOINT, writer=writer, names=NAMES)
     return await serve(door, parsed, principal, request, gateway, stateful)
@@ -142,11 +146,11 @@ def told_again(answer: Message) -> dict[str, Any]:
             answer.id,
             status=_item_status(answer),
             namespaces=namespaces_of(settings.get("tools") or ()),
+            removed=answer.removed,
         ),
         usage=answer.usage,
         error=_error(answer),
         incomplete_reason=reason,
-            removed=answer.removed,
         completed_at=answer.completed_at,
     )
 

@@ -1,9 +1,9 @@
 """One way to serve a call to any client: the dialect says how its parts are written."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, cast
 from uuid import UUID
 
@@ -92,13 +92,14 @@ class Stateful:
     """An answer that its client knows by an id of its own, and, where it is stored, its messages.
 
     One in the `background` goes on whoever listens: its stream begins at once, and without a stream `accepted` is what
-    its client is told meanwhile.
+    its client is told meanwhile; who repeats the request is told `again` of the answer that was begun then.
     """
 
     answer_id: UUID
     storing: Storing | None = None
     background: bool = False
     accepted: Callable[[], Mapping[str, Any]] | None = None
+    again: Callable[[UUID], Awaitable[Mapping[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,11 @@ class Serving:
         """Whether it goes on whoever listens."""
         return self.stateful is not None and self.stateful.background
 
+    @property
+    def is_told_at_once(self) -> bool:
+        """Whether its client waits for no answer, and asks for it by its id."""
+        return self.stateful is not None and self.stateful.accepted is not None
+
     def writer(self, answer_id: UUID) -> Writer:
         """What writes the stream of an answer: the same id, whoever asks for it again."""
         return cast(Writer, self.door.writer(self.parsed, answer_id))  # whose door has none does not stream
@@ -126,6 +132,9 @@ class Serving:
         """The call to be made. With a key it goes on though its client leaves, who has said that it may come back."""
         storing = self.stateful.storing if self.stateful else None
         stored = () if storing is None else storing.opening()
+        if claim is not None and storing is not None and self.is_told_at_once:
+            claim = replace(claim, message_id=storing.answer.id)
+        is_stream = self.parsed.chat.stream
         return Call(
             principal=self.principal,
             route=resolve(self.gateway.catalog.current(), self.principal, self.parsed.model),
@@ -138,14 +147,16 @@ class Serving:
             dialog_id=storing.answer.dialog_id if storing else None,
             message_id=storing.answer.id if storing else None,
             answer_id=self.stateful.answer_id if self.stateful else None,
-            detached=self.in_background or (claim is not None and not claim.weak),
-            keeps_prompt_estimate=claim is not None and self.parsed.chat.stream and self.writer(claim.id).tells_prompt,
+            detached=self.in_background or not is_stream or (claim is not None and not claim.weak),
+            keeps_prompt_estimate=claim is not None and is_stream and self.writer(claim.id).tells_prompt,
             cache=self.cache,
         )
 
     def _closing(self, claim: Claim | None, storing: Storing | None, outcome: Outcome) -> Sequence[Record]:
         stored = () if storing is None else storing.closing(outcome)
-        return stored if claim is None else (*stored, self._kept(claim, outcome))
+        if claim is None or (self.is_told_at_once and outcome.status is not CallStatus.FAILED):
+            return stored
+        return (*stored, self._kept(claim, outcome))
 
     def _kept(self, claim: Claim, outcome: Outcome) -> Record:
         """What a repetition of the request will be answered with; nothing where the next try should be a new one."""
@@ -158,6 +169,12 @@ class Serving:
             return kept(claim, 200, EventStream.media_type, _pieces(self, outcome), headers)
         answer = self.whole(outcome)
         return kept(claim, 200, "application/json", [bytes(answer.body)], _whole_headers(outcome, self))
+
+    async def told_again(self, found: Claimed) -> Response:
+        """The answer that was begun at the first request, as far as it has come."""
+        assert self.stateful is not None  # noqa: S101
+        assert self.stateful.again is not None  # noqa: S101
+        return answer(await self.stateful.again(found.claim.message_id or found.claim.id))
 
     def whole(self, outcome: Outcome) -> Response:
         """An answer that does not stream. Raises what kept it from being given."""
@@ -192,12 +209,12 @@ async def serve(
     async def first(claim: Claim | None) -> Response:
         answering = await begin(serving.call(claim), gateway.completions)
         left = rate_headers(answering.call.permit.levels, anthropic=door.dialect is Dialect.ANTHROPIC)
+        if stateful is not None and stateful.accepted is not None:
+            return answer(stateful.accepted(), headers=left)
         if parsed.chat.stream:
             stream = _stream(answering, serving)
             stream.add_headers(left)
             return stream
-        if stateful is not None and stateful.accepted is not None:
-            return answer(stateful.accepted(), headers=left)
         # Generated to its end though the client may leave: what its provider will bill is not known before.
         response = serving.whole(await answering.outcome())
         response.headers.update(left)
@@ -212,7 +229,8 @@ async def serve(
             raise KeyTaken("The first request with this X-Client-Request-Id was given up.")
         return _stream(answering, serving)
 
-    return await answered_once(request, principal, gateway, first, attach if parsed.chat.stream else None)
+    repeated = serving.told_again if serving.is_told_at_once else (attach if parsed.chat.stream else None)
+    return await answered_once(request, principal, gateway, first, repeated)
 
 
 def _stream(answering: Answer, serving: Serving) -> EventStream:
@@ -301,7 +319,8 @@ def _end(writer: Writer, outcome: Outcome, serving: Serving, *, begun: bool) -> 
     if outcome.error is None and outcome.wire is not None:
         return outcome.wire
     relayed = b"".join(delta.data for delta in outcome.deltas if isinstance(delta, WireChunk))
-    error = outcome.error or (GIVEN_UP if outcome.status is CallStatus.CANCELLED else None)
+    is_given_up = outcome.status is CallStatus.CANCELLED and not serving.in_background
+    error = outcome.error or (GIVEN_UP if is_given_up else None)
     if error is not None:
         return writer.error(error_body(error, serving.door.dialect, serving.request_id), relayed)
     if relayed:
