@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.domain.completion.content import Text, ToolCall, ToolResult
+from src.domain.completion.content import Text, Thinking, ToolCall, ToolResult, part_body
 from src.domain.completion.model import ChatMessage, ChatRole
-from src.domain.dialogs.context import NOT_CALLED, with_results
+from src.domain.dialogs.context import NOT_CALLED, as_told, with_results
 from src.domain.dialogs.model import AnswerEnded, Message, MessageRole, MessageStatus, fitted, turns_of
 from tests.makers import make_answer, make_dialog, make_message, make_tenant, make_user
 
@@ -115,3 +116,34 @@ def test_only_an_answer_that_can_be_built_upon_becomes_the_head() -> None:
     ]
     assert MessageStatus.FAILED not in ended
     assert {MessageStatus.COMPLETED, MessageStatus.CANCELLED, MessageStatus.INTERRUPTED} <= set(ended)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "is_told"),
+    [
+        (MessageStatus.COMPLETED, "tool_calls", True),
+        (MessageStatus.COMPLETED, "length", False),
+        (MessageStatus.INTERRUPTED, None, False),
+        (MessageStatus.CANCELLED, "cancelled", False),
+    ],
+)
+def test_what_may_not_be_whole_of_an_answer_is_not_told(
+    status: MessageStatus, reason: str | None, is_told: bool
+) -> None:
+    call = ToolCall(id="c", name="look", arguments='{"q":')
+    parts = (Text(text="Let me "), Thinking(text="hm"), call)
+    stored = replace(
+        make_answer(make_message(DIALOG)),
+        content="Let me ",
+        parts=tuple(map(part_body, parts)),
+        status=status,
+        finish_reason=reason,
+    )
+    (told,) = as_told([stored])
+    assert told.parts == (parts if is_told else parts[:1])
+    result = ChatMessage(role=ChatRole.USER, parts=(ToolResult(call_id="c", content=(Text(text="42"),)),))
+    (answered,) = as_told([stored], [result])
+    assert call in answered.parts
+    assert as_told([replace(stored, content="", parts=tuple(map(part_body, parts[1:2])))]) == (
+        [ChatMessage(role=ChatRole.ASSISTANT, parts=parts[1:2])] if is_told else []
+    )

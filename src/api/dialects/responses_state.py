@@ -128,7 +128,7 @@ async def _place(asked: ResponsesRequest, principal: Principal, gateway: Gateway
 def _history(asked: ResponsesRequest, place: Place) -> Sequence[ChatMessage]:
     """What was said so far; with the dialog's own system prompt where the request brings no instructions."""
     prompt = place.dialog.system_prompt if place.dialog is not None and asked.instructions is None else None
-    return (*((ChatMessage(role=ChatRole.SYSTEM, text=prompt),) if prompt else ()), *place.history)
+    return (*((ChatMessage(role=ChatRole.SYSTEM, text=prompt),) if prompt else ()), *place.history(asked.inputs))
 
 
 def told_again(answer: Message) -> dict[str, Any]:

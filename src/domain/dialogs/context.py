@@ -1,12 +1,14 @@
 """As much of a dialog as a model can be told, and in a shape that it takes."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import replace
 
 from src.domain.catalog.model import Model
-from src.domain.completion.content import Text, ToolCall, ToolResult
-from src.domain.completion.model import ChatMessage, ChatRole, Parameters
+from src.domain.completion.content import Part, Text, Thinking, ToolCall, ToolResult
+from src.domain.completion.model import ChatMessage, ChatRole, FinishReason, Parameters
 from src.domain.completion.ports import TokenMeter
-from src.domain.dialogs.model import Context, Message, fitted
+from src.domain.dialogs.model import Context, Message, MessageStatus, fitted
+from src.domain.dialogs.storing import chat_message
 
 OUTPUT_SHARE = 4
 """Without a wish of the caller, a quarter of the window (at most the model's maximum) is kept free for the answer."""
@@ -27,6 +29,38 @@ def fitting(
 def tokens_of(text: str, model: Model, meter: TokenMeter) -> int:
     """What a message of this text costs of a window."""
     return meter.count(text, model) + MESSAGE_OVERHEAD_TOKENS
+
+
+def as_told(path: Sequence[Message], following: Sequence[ChatMessage] = ()) -> list[ChatMessage]:
+    """Stored messages as a model is told them, before what follows; those that say nothing are left out.
+
+    So is what may not be whole of an answer that was cut off: calls that nobody has answered, thoughts without an end.
+    """
+    said = [chat_message(each) for each in path]
+    answered = {part.call_id for each in (*said, *following) for part in each.parts if isinstance(part, ToolResult)}
+    whole = [
+        _what_is_whole(each, answered) if _was_cut_off(stored) else each
+        for stored, each in zip(path, said, strict=True)
+    ]
+    return [each for each in whole if each.text or each.parts]
+
+
+def _was_cut_off(message: Message) -> bool:
+    return message.status is not MessageStatus.COMPLETED or message.finish_reason == FinishReason.LENGTH
+
+
+def _what_is_whole(message: ChatMessage, answered: Set[str]) -> ChatMessage:
+    return replace(message, parts=tuple(part for part in message.parts if _is_whole(part, answered)))
+
+
+def _is_whole(part: Part, answered: Set[str]) -> bool:
+    match part:
+        case ToolCall(id=call_id):
+            return call_id in answered
+        case Thinking(signature=signature):
+            return signature is not None
+        case _:
+            return True
 
 
 def with_results(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -11,7 +11,7 @@ from typing import Any
 from src.domain.catalog.model import Model
 from src.domain.completion.model import ChatMessage, Parameters
 from src.domain.completion.ports import TokenMeter
-from src.domain.dialogs.context import fitting
+from src.domain.dialogs.context import as_told, fitting
 from src.domain.dialogs.model import (
     DEVELOPERS,
     REMOVED,
@@ -22,7 +22,7 @@ from src.domain.dialogs.model import (
     MessageRole,
     MessageStatus,
 )
-from src.domain.dialogs.storing import Storing, chat_message, stored_parts
+from src.domain.dialogs.storing import Storing, stored_parts
 from src.domain.dialogs.use_cases import DialogPorts, own_dialog
 from src.domain.identity.model import Principal
 from src.domain.unit_of_work import UnitOfWork
@@ -53,10 +53,9 @@ class Place:
     omitted: int = 0
     at_end: bool = False
 
-    @property
-    def history(self) -> tuple[ChatMessage, ...]:
-        """What has been said so far, as a model is told it."""
-        return tuple(chat_message(each) for each in self.path[self.omitted :] if each.content or each.parts)
+    def history(self, asked: Sequence[ChatMessage]) -> list[ChatMessage]:
+        """What has been said so far, as a model is told it before what is asked now."""
+        return as_told(self.path[self.omitted :], asked)
 
     def fitted(self, model: Model, parameters: Parameters, spent_tokens: int, meter: TokenMeter) -> "Place":
         """The same place with as much of its history as fits the model's window beside the rest."""

@@ -18,7 +18,7 @@ from src.domain.completion.model import (
 )
 from src.domain.completion.ports import TokenMeter
 from src.domain.completion.use_cases import CompletionPorts, begin, resolve
-from src.domain.dialogs.context import fitting, tokens_of, with_results
+from src.domain.dialogs.context import as_told, fitting, tokens_of, with_results
 from src.domain.dialogs.model import (
     AnswerEnded,
     Context,
@@ -31,7 +31,7 @@ from src.domain.dialogs.model import (
     new_question,
     unanswered,
 )
-from src.domain.dialogs.storing import Storing, chat_message, instructions_of
+from src.domain.dialogs.storing import Storing, instructions_of
 from src.domain.dialogs.use_cases import DialogPorts, own_dialog
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import CallStatus, Record
@@ -253,5 +253,4 @@ def _context(
 
 def _as_chat(system_prompt: str | None, messages: Sequence[Message]) -> tuple[ChatMessage, ...]:
     system = (ChatMessage(role=ChatRole.SYSTEM, text=system_prompt),) if system_prompt else ()
-    # An answer that has no words (cut off, or refused) is no part of a conversation: providers refuse empty messages.
-    return (*system, *with_results([chat_message(each) for each in messages if each.content or each.parts]))
+    return (*system, *with_results(as_told(messages)))
