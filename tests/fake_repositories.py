@@ -244,11 +244,9 @@ class FakeDialogs:
     async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None:
         return next((row for row in self._in(dialog_id) if row.id == message_id), None)
 
-    async def answer(self, message_id: MessageId, user_id: UserId) -> Message | None:
+    async def said(self, message_id: MessageId, user_id: UserId) -> Message | None:
         found = self.store.messages.get(message_id)
-        if found is None or found.role is not MessageRole.ASSISTANT:
-            return None
-        return found if await self.dialog(found.dialog_id, user_id) else None
+        return found if found is not None and await self.dialog(found.dialog_id, user_id) else None
 
     async def append(self, dialog: Dialog, messages: Sequence[Message]) -> None:
         if messages and dialog.id not in self.store.dialogs:

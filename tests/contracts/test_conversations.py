@@ -69,19 +69,19 @@ async def test_what_is_appended_is_the_new_end(backend: Backend) -> None:
         assert await uow.dialogs.path(dialog.id, chain[-1].id, limit=10) == chain
 
 
-async def test_an_answer_is_found_by_its_id_in_any_dialog_of_its_user_only(backend: Backend) -> None:
+async def test_a_message_is_found_by_its_id_in_any_dialog_of_its_user_only(backend: Backend) -> None:
     _, user = await backend.with_user()
     _, other = await backend.with_user()
     dialog = make_dialog(user)
     question, answer = chain_of(dialog, 2)
     await append(backend, user, dialog, [question, answer])
     async with backend.open_uow(user.tenant_id) as uow:
-        assert await uow.dialogs.answer(answer.id, user.id) == answer
-        assert await uow.dialogs.answer(question.id, user.id) is None
-        assert await uow.dialogs.answer(answer.id, other.id) is None
+        assert await uow.dialogs.said(answer.id, user.id) == answer
+        assert await uow.dialogs.said(question.id, user.id) == question
+        assert await uow.dialogs.said(answer.id, other.id) is None
     async with backend.open_uow(other.tenant_id) as uow:
-        assert await uow.dialogs.answer(answer.id, user.id) is None
-        assert await uow.dialogs.answer(answer.id, other.id) is None
+        assert await uow.dialogs.said(answer.id, user.id) is None
+        assert await uow.dialogs.said(answer.id, other.id) is None
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

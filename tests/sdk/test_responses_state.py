@@ -429,3 +429,17 @@ async def test_a_history_that_is_too_long_is_cut_where_that_is_wished(scene: Sce
         assert ("the first" in asked_of(scene)) is (truncation == "disabled")
     items = await client.responses.input_items.list(last.id)
     assert "the second" in str(items.data[0].to_dict())
+
+
+@EVERY_MODEL
+async def test_items_are_named_instead_of_told(scene: Scene, model: str) -> None:
+    alice, bob = await client_of(scene), await client_of(scene)
+    first = await alice.responses.create(model=model, input="a question of mine")
+    [asked] = (await alice.responses.input_items.list(first.id)).data
+    named: Any = [{"type": "item_reference", "id": name} for name in (asked.id, first.output[-1].id)]
+    await alice.responses.create(model=model, input=[*named, {"role": "user", "content": "and now?"}], store=False)
+    assert "a question of mine" in asked_of(scene)
+    assert "echo: a question of mine" in asked_of(scene)
+    for each in named:
+        with pytest.raises(openai.NotFoundError):
+            await bob.responses.create(model=model, input=[each])

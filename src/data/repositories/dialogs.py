@@ -69,12 +69,11 @@ class SqlDialogRepository(TenantRepository):
         statement = self._messages(dialog_id).where(messages.c.id == message_id)
         return await self._first(statement, _message_of_row)
 
-    async def answer(self, message_id: MessageId, user_id: UserId) -> Message | None:
+    async def said(self, message_id: MessageId, user_id: UserId) -> Message | None:
         theirs = self._dialogs(user_id).with_only_columns(dialogs.c.id)
         statement = select(messages).where(
             messages.c.tenant_id == self._tenant_id,
             messages.c.id == message_id,
-            messages.c.role == MessageRole.ASSISTANT,
             messages.c.dialog_id.in_(theirs),
         )
         return await self._first(statement, _message_of_row)

@@ -38,8 +38,8 @@ class DialogRepository(Protocol):
 
     async def message(self, dialog_id: DialogId, message_id: MessageId) -> Message | None: ...
 
-    async def answer(self, message_id: MessageId, user_id: UserId) -> Message | None:
-        """The answer of that id in any of the user's dialogs."""
+    async def said(self, message_id: MessageId, user_id: UserId) -> Message | None:
+        """The message of that id in any of the user's dialogs."""
         ...
 
     async def append(self, dialog: Dialog, messages: Sequence[Message]) -> None:

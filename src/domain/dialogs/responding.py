@@ -3,7 +3,7 @@
 A response is an answer of a dialog with everything that was asked with it; a conversation is a dialog.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -118,10 +118,21 @@ async def place_of(
 
 async def own_answer(uow: UnitOfWork, principal: Principal, answer_id: MessageId) -> Message:
     """Raises NotFound for what is unknown, another user's, or was deleted."""
-    answer = await uow.dialogs.answer(answer_id, principal.user_id)
-    if answer is None or (answer.settings or {}).get(FORGOTTEN):
+    answer = await uow.dialogs.said(answer_id, principal.user_id)
+    if answer is None or answer.role is not MessageRole.ASSISTANT or _is_forgotten(answer):
         raise NotFound("No such response.")
     return answer
+
+
+def _is_forgotten(message: Message) -> bool:
+    return bool((message.settings or {}).get(FORGOTTEN))
+
+
+async def said_before(principal: Principal, ids: Iterable[MessageId], ports: DialogPorts) -> list[Message]:
+    """Messages of the user's own dialogs; those that are unknown, another's or deleted are left out."""
+    async with ports.open_reading(principal.tenant_id) as uow:
+        found = [await uow.dialogs.said(each, principal.user_id) for each in ids]
+    return [each for each in found if each is not None and not _is_forgotten(each)]
 
 
 async def get_answer(principal: Principal, answer_id: MessageId, ports: DialogPorts) -> Message:
