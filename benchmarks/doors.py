@@ -17,15 +17,15 @@ from typing import Any
 
 import orjson
 
-from src.api.dialects.anthropic_reply import AnthropicWriter
-from src.api.dialects.anthropic_request import parse_messages
-from src.api.dialects.gemini_reply import GeminiWriter
-from src.api.dialects.gemini_request import parse_generate_content
-from src.api.dialects.openai_request import parse_chat_completion
-from src.api.dialects.openai_stream import OpenAIWriter
+from src.api.dialects.anthropic.reply import AnthropicWriter
+from src.api.dialects.anthropic.request import parse_messages
+from src.api.dialects.gemini.reply import GeminiWriter
+from src.api.dialects.gemini.request import parse_generate_content
+from src.api.dialects.openai.request import parse_chat_completion
+from src.api.dialects.openai.stream import OpenAIWriter
 from src.api.dialects.request import ParsedRequest
-from src.api.dialects.responses_request import chat_of, parse_response
-from src.api.dialects.responses_stream import ResponsesWriter
+from src.api.dialects.responses.request import chat_of, parse_response
+from src.api.dialects.responses.stream import ResponsesWriter
 from src.domain.catalog.model import Usage
 from src.domain.completion.deltas import PartDelta, TextDelta, ToolCallDelta
 from src.domain.completion.model import ChatRequest, FinishReason, Outcome

@@ -21,7 +21,8 @@ from src.domain.completion.model import (
     WireBody,
     WireChunk,
 )
-from src.integrations.llm import relay_google, relay_responses
+from src.integrations.llm.google import relay as relay_google
+from src.integrations.llm.openai import relay_responses
 from src.integrations.llm.relay import Relay, Target
 from tests.support.upstream import ToolCall
 

@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.model import Delivered, Failure, FinishReason
-from src.integrations.llm import relay_anthropic, relay_openai
+from src.integrations.llm.anthropic import relay as relay_anthropic
+from src.integrations.llm.openai import relay_chat as relay_openai
 from tests.contracts.relaying import (
     ANTHROPIC,
     DIALECTS,

@@ -10,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from src.domain.completion.model import UpstreamFailed, WireBody
-from src.integrations.llm import (
-    embeddings_google,
-    embeddings_openai,
-    relay_anthropic,
-    relay_google,
-    relay_openai,
-    relay_responses,
-)
+from src.integrations.llm.anthropic import relay as relay_anthropic
+from src.integrations.llm.google import embeddings as embeddings_google
+from src.integrations.llm.google import relay as relay_google
+from src.integrations.llm.openai import embeddings as embeddings_openai
+from src.integrations.llm.openai import relay_chat as relay_openai
+from src.integrations.llm.openai import relay_responses
 from tests.contracts.relaying import ANTHROPIC, GOOGLE, OPENAI, RESPONSES, asking, sse
 
 WORDS = (

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.model import ChatRequest, Failure, FinishReason, Parameters, UpstreamRequest, WireBody
+from src.integrations.llm.google.relay import CAP_FIELD, read_delivered, resource
 from src.integrations.llm.relay import Relay, Target
-from src.integrations.llm.relay_google import CAP_FIELD, read_delivered, resource
 from tests.contracts.relaying import MODEL, SECRET, failure_of, joined, raw_server, sse, streamed, writing
 from tests.support import upstream as scripted
 from tests.support.upstream import Answer, CutAfter, ErrorEvent, Fail, Garbage, NoUsage, ToolCall, Upstream

@@ -24,7 +24,7 @@ from src.domain.completion.model import (
     UpstreamRequest,
     WireBody,
 )
-from src.integrations.llm import relay_responses
+from src.integrations.llm.openai import relay_responses
 from src.integrations.llm.relay import Relay, Target
 from src.integrations.llm.sse_bytes import payloads_of
 from tests.contracts.relaying import MODEL, SECRET, WEATHER, failure_of, joined, raw_server, streamed, writing

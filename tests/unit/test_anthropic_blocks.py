@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from src.api.dialects.anthropic_reply import AnthropicWriter
-from src.api.dialects.anthropic_request import parse_messages
+from src.api.dialects.anthropic.reply import AnthropicWriter
+from src.api.dialects.anthropic.request import parse_messages
 from src.api.dialects.signatures import opened
 from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.api.dialects.anthropic_request import parse_count, parse_messages
+from src.api.dialects.anthropic.request import parse_count, parse_messages
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.signatures import sealed
 from src.domain.catalog.model import WireFormat

@@ -8,8 +8,8 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
-from src.api.dialects.anthropic_reply import AnthropicWriter, usage_body
-from src.api.dialects.anthropic_request import parse_messages
+from src.api.dialects.anthropic.reply import AnthropicWriter, usage_body
+from src.api.dialects.anthropic.request import parse_messages
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body
 from src.api.json import dumps

@@ -18,8 +18,8 @@ from src.domain.completion.model import (
     UpstreamRequest,
 )
 from src.domain.completion.tools import Reasoning, ResponseFormat, Tool, ToolChoice, ToolUse
-from src.integrations.llm.anthropic_request import JSON_ONLY, asked_of
-from src.integrations.llm.anthropic_schema import closed_schema
+from src.integrations.llm.anthropic.request import JSON_ONLY, asked_of
+from src.integrations.llm.anthropic.schema import closed_schema
 from src.integrations.llm.translation import OPENING
 
 USER, ASSISTANT, SYSTEM = ChatRole.USER, ChatRole.ASSISTANT, ChatRole.SYSTEM

@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from src.api.dialects.gemini_embeddings import (
+from src.api.dialects.gemini.embeddings import (
     GeminiEmbeddingsWriter,
     parse_batch_embed_contents,
     parse_embed_content,
 )
-from src.api.dialects.openai_embeddings import EmbeddingsWriter, parse_embeddings
+from src.api.dialects.openai.embeddings import EmbeddingsWriter, parse_embeddings
 from src.api.dialects.request import ParsedRequest
 from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.content import Media, MediaKind, Text

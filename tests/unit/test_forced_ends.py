@@ -5,10 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
-from src.api.dialects.anthropic_reply import AnthropicWriter
-from src.api.dialects.anthropic_request import parse_messages
-from src.api.dialects.openai_request import parse_chat_completion
-from src.api.dialects.openai_stream import DONE, OpenAIWriter
+from src.api.dialects.anthropic.reply import AnthropicWriter
+from src.api.dialects.anthropic.request import parse_messages
+from src.api.dialects.openai.request import parse_chat_completion
+from src.api.dialects.openai.stream import DONE, OpenAIWriter
 from src.api.dialects.relayed import objects_in, payloads_of
 from src.api.sse import event
 from src.domain.catalog.model import Usage

@@ -10,10 +10,10 @@ from google.genai.types import GenerateContentResponse
 from starlette.responses import Response
 from starlette.types import Message
 
-from src.api.dialects.gemini_array import ArrayOfEvents
-from src.api.dialects.gemini_reply import GeminiWriter
-from src.api.dialects.gemini_request import parse_generate_content
-from src.api.dialects.gemini_signatures import thought_from
+from src.api.dialects.gemini.array import ArrayOfEvents
+from src.api.dialects.gemini.reply import GeminiWriter
+from src.api.dialects.gemini.request import parse_generate_content
+from src.api.dialects.gemini.signatures import thought_from
 from src.api.json import dumps
 from src.api.sse import BLANK, event
 from src.domain.catalog.model import Usage, WireFormat

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from src.api.dialects.gemini_request import parse_count_tokens, parse_generate_content
-from src.api.dialects.gemini_tools import json_schema
+from src.api.dialects.gemini.request import parse_count_tokens, parse_generate_content
+from src.api.dialects.gemini.tools import json_schema
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.signatures import sealed
 from src.domain.catalog.model import WireFormat

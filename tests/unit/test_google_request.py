@@ -17,7 +17,7 @@ from src.domain.completion.model import (
     UpstreamRequest,
 )
 from src.domain.completion.tools import Reasoning, ResponseFormat, Tool, ToolChoice, ToolUse
-from src.integrations.llm.google_request import UNSIGNED, request_arguments
+from src.integrations.llm.google.request import UNSIGNED, request_arguments
 
 GOOGLE = WireFormat.GENERATE_CONTENT
 SIGNATURE = base64.b64encode(b"\xff\xfesigned").decode()

@@ -12,7 +12,7 @@ from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.content import Part, Refusal, Text, Thinking, ToolCall
 from src.domain.completion.deltas import parts_of
 from src.domain.completion.model import Failure, Finished, FinishReason, UpstreamFailed
-from src.integrations.llm.openai_chat_reply import AnswerReader, reply_of
+from src.integrations.llm.openai.reply import AnswerReader, reply_of
 
 OWN = WireFormat.CHAT_COMPLETIONS
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from src.api.dialects.openai_reply import usage_body
-from src.api.dialects.openai_request import parse_chat_completion
-from src.api.dialects.openai_stream import DONE, OpenAIWriter
+from src.api.dialects.openai.reply import usage_body
+from src.api.dialects.openai.request import parse_chat_completion
+from src.api.dialects.openai.stream import DONE, OpenAIWriter
 from src.api.dialects.request import ParsedRequest
 from src.api.errors import Dialect, error_body
 from src.api.json import dumps

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.api.dialects.openai_request import parse_chat_completion
+from src.api.dialects.openai.request import parse_chat_completion
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.signatures import sealed
 from src.api.json import dumps

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from src.api.dialects.openai_request import parse_chat_completion
+from src.api.dialects.openai.request import parse_chat_completion
 from src.api.dialects.signatures import sealed
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import Part, Thinking

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseItem, ResponseOutputItem
 from pydantic import TypeAdapter
 
-from src.api.dialects.responses_items import (
+from src.api.dialects.responses.items import (
     items_of,
     messages_of,
     output_items,

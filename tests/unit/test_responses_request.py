@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from src.api.dialects.responses_reply import response_body
-from src.api.dialects.responses_request import chat_of, namespaces_in, parse_response
+from src.api.dialects.responses.reply import response_body
+from src.api.dialects.responses.request import chat_of, namespaces_in, parse_response
 from src.api.dialects.signatures import sealed
 from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat

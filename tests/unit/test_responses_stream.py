@@ -16,8 +16,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from src.api.dialects.request import ParsedRequest
-from src.api.dialects.responses_request import parse_response
-from src.api.dialects.responses_stream import ResponsesWriter, after, end_after
+from src.api.dialects.responses.request import parse_response
+from src.api.dialects.responses.stream import ResponsesWriter, after, end_after
 from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.content import Opaque

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from src.domain.completion.model import Failure, Reply, UpstreamFailed
-from src.integrations.llm import embeddings_google, embeddings_openai
+from src.integrations.llm.google import embeddings as embeddings_google
+from src.integrations.llm.openai import embeddings as embeddings_openai
 from src.integrations.llm.vectors import outline_of
 from src.shared.vectors import packed
 

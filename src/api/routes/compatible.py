@@ -4,13 +4,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
-from src.api.dialects.anthropic_reply import PING, AnthropicWriter
-from src.api.dialects.anthropic_request import NAMES as ANTHROPIC_NAMES
-from src.api.dialects.anthropic_request import parse_count, parse_messages
+from src.api.dialects.anthropic.reply import PING, AnthropicWriter
+from src.api.dialects.anthropic.request import NAMES as ANTHROPIC_NAMES
+from src.api.dialects.anthropic.request import parse_count, parse_messages
 from src.api.dialects.counts import count_headers
-from src.api.dialects.openai_request import NAMES as OPENAI_NAMES
-from src.api.dialects.openai_request import parse_chat_completion
-from src.api.dialects.openai_stream import OpenAIWriter
+from src.api.dialects.openai.request import NAMES as OPENAI_NAMES
+from src.api.dialects.openai.request import parse_chat_completion
+from src.api.dialects.openai.stream import OpenAIWriter
 from src.api.dialects.streaming import Door, serve
 from src.api.errors import Dialect
 from src.api.native import answer

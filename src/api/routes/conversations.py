@@ -9,9 +9,9 @@ from starlette.responses import Response
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.fields import metadata_field
-from src.api.dialects.responses_ids import conversation_id, id_in
-from src.api.dialects.responses_items import items_of, messages_of, place_of
-from src.api.dialects.responses_lists import ItemPage, ItemPageDep, item_list
+from src.api.dialects.responses.ids import conversation_id, id_in
+from src.api.dialects.responses.items import items_of, messages_of, place_of
+from src.api.dialects.responses.lists import ItemPage, ItemPageDep, item_list
 from src.api.native import answer
 from src.domain.completion.model import ChatMessage
 from src.domain.dialogs import use_cases

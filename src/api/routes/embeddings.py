@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
-from src.api.dialects.openai_embeddings import EmbeddingsWriter, parse_embeddings
+from src.api.dialects.openai.embeddings import EmbeddingsWriter, parse_embeddings
 from src.api.dialects.streaming import Door, serve
 from src.api.errors import Dialect
 

@@ -10,14 +10,14 @@ from starlette.responses import Response
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.counts import count_headers
-from src.api.dialects.gemini_array import ArrayOfEvents
-from src.api.dialects.gemini_embeddings import (
+from src.api.dialects.gemini.array import ArrayOfEvents
+from src.api.dialects.gemini.embeddings import (
     GeminiEmbeddingsWriter,
     parse_batch_embed_contents,
     parse_embed_content,
 )
-from src.api.dialects.gemini_reply import GeminiWriter
-from src.api.dialects.gemini_request import NAMES, parse_count_tokens, parse_generate_content
+from src.api.dialects.gemini.reply import GeminiWriter
+from src.api.dialects.gemini.request import NAMES, parse_count_tokens, parse_generate_content
 from src.api.dialects.streaming import Door, serve
 from src.api.errors import Dialect
 from src.api.native import answer

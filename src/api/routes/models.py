@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from src.api.container import Gateway
 from src.api.deps import GatewayDep, PrincipalDep
-from src.api.dialects.anthropic_models import AnthropicPageDep
-from src.api.dialects.gemini_models import RESOURCES, GooglePageDep, gemini_model
+from src.api.dialects.anthropic.models import AnthropicPageDep
+from src.api.dialects.gemini.models import RESOURCES, GooglePageDep, gemini_model
 from src.api.errors import Dialect, dialect_of
 from src.api.native import answer, everything
 from src.domain.catalog.model import Model, Price, Tier

@@ -7,11 +7,11 @@ from starlette.responses import Response
 
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.counts import count_headers
-from src.api.dialects.responses_ids import id_in, response_id
-from src.api.dialects.responses_items import items_of
-from src.api.dialects.responses_lists import ItemPageDep, item_list
-from src.api.dialects.responses_request import parse_response
-from src.api.dialects.responses_state import asked_chat, is_background, listened_again, respond, told_again
+from src.api.dialects.responses.ids import id_in, response_id
+from src.api.dialects.responses.items import items_of
+from src.api.dialects.responses.lists import ItemPageDep, item_list
+from src.api.dialects.responses.request import parse_response
+from src.api.dialects.responses.state import asked_chat, is_background, listened_again, respond, told_again
 from src.api.errors import Dialect
 from src.api.native import answer
 from src.domain.completion.counting import PromptCount

@@ -8,17 +8,18 @@ from urllib.parse import urlsplit
 from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
 from src.domain.completion.model import Failure, Reply, ToldCount, UpstreamEvent, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
-from src.integrations.llm import embeddings, relay_google
-from src.integrations.llm.anthropic_messages import AnthropicMessages
+from src.integrations.llm import embeddings
+from src.integrations.llm.anthropic.calls import AnthropicMessages
 from src.integrations.llm.builtin import BuiltinModel
 from src.integrations.llm.builtin_server import BuiltinServer
 from src.integrations.llm.clients import ProviderClients
 from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, key_settings
 from src.integrations.llm.counting import asked_count
 from src.integrations.llm.custom_tools import CustomToolsAsFunctions
-from src.integrations.llm.google_genai import GoogleGenAI
-from src.integrations.llm.openai_chat import OpenAIChat
-from src.integrations.llm.openai_chat_request import MAX_COMPLETION_TOKENS, MAX_TOKENS
+from src.integrations.llm.google import relay as relay_google
+from src.integrations.llm.google.calls import GoogleGenAI
+from src.integrations.llm.openai.calls import OpenAIChat
+from src.integrations.llm.openai.request import MAX_COMPLETION_TOKENS, MAX_TOKENS
 from src.integrations.llm.relay import Relay, Target
 
 DEFAULT_CONNECT_TIMEOUT_S = 5.0

@@ -11,8 +11,8 @@ import orjson
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import Failure, ToldCount, UpstreamFailed, UpstreamRequest
 from src.integrations.llm import relay_failures
+from src.integrations.llm.google.relay import resource
 from src.integrations.llm.relay import DEFAULT_ANTHROPIC_VERSION
-from src.integrations.llm.relay_google import resource
 from src.integrations.llm.sse_bytes import parsed
 
 COUNT_TIMEOUT_S = 5.0

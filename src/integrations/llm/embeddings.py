@@ -8,7 +8,9 @@ from urllib.parse import quote
 from src.domain.catalog.model import ProviderKind, Usage, WireFormat
 from src.domain.completion.model import Finished, FinishReason, Reply, UpstreamEvent, UpstreamRequest, WireBody
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm import embeddings_google, embeddings_openai, relay_failures
+from src.integrations.llm import relay_failures
+from src.integrations.llm.google import embeddings as embeddings_google
+from src.integrations.llm.openai import embeddings as embeddings_openai
 from src.integrations.llm.translation import refuse_untranslatable
 
 

@@ -28,16 +28,14 @@ from src.domain.completion.model import (
     WireChunk,
 )
 from src.domain.completion.ports import ChatModel
-from src.integrations.llm import (
-    embeddings_google,
-    embeddings_openai,
-    relay_anthropic,
-    relay_failures,
-    relay_google,
-    relay_openai,
-    relay_responses,
-)
+from src.integrations.llm import relay_failures
+from src.integrations.llm.anthropic import relay as relay_anthropic
 from src.integrations.llm.bounds import ERROR_TIMEOUT_S, MAX_BODY_BYTES, MAX_ERROR_BYTES, MAX_STREAM_BYTES
+from src.integrations.llm.google import embeddings as embeddings_google
+from src.integrations.llm.google import relay as relay_google
+from src.integrations.llm.openai import embeddings as embeddings_openai
+from src.integrations.llm.openai import relay_chat as relay_openai
+from src.integrations.llm.openai import relay_responses
 from src.integrations.llm.sse_bytes import EventSplitter, StreamReader, is_whole, parsed
 from src.integrations.llm.vectors import MAX_VECTORS_BYTES
 

@@ -1,0 +1,399 @@
+"""Items of OpenAI's Responses API, to and from messages in our words.
+
+An item that we wrote has an id that tells its message and its place among the message's items: `msg_<hex>` is the
+first one, `fc_<hex>_2` the third. An item that was taken out leaves its place empty.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, groupby
+from typing import Any
+from uuid import UUID
+
+from src.api.dialects.fields import object_at, text_at
+from src.api.dialects.responses.content import OWN, content_parts, input_content, output_content
+from src.api.dialects.signatures import opened, sealed
+from src.domain.catalog.model import WireFormat
+from src.domain.completion.content import (
+    Media,
+    Opaque,
+    Part,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    text_of,
+)
+from src.domain.completion.model import ChatMessage, ChatRole
+from src.domain.completion.tools import flat_name
+from src.shared.errors import InvalidRequest
+
+Namespaces = Mapping[str, tuple[str, str]]
+"""Flat names of tools with their namespaces and their names there."""
+
+REDACTED = "redacted "
+"""Before the signature of a thought that is nothing but it."""
+
+DEVELOPER = "developer"
+_ROLES = {
+    "user": ChatRole.USER,
+    "system": ChatRole.SYSTEM,
+    DEVELOPER: ChatRole.SYSTEM,
+    "assistant": ChatRole.ASSISTANT,
+}
+_RESULTS = {"function_call_output": False, "custom_tool_call_output": True}
+_ITEM_ID = re.compile(r"[a-z]{1,16}_([0-9a-f]{32})(?:_(\d{1,6}))?")
+
+
+def messages_of(items: str | list[Any], where: str = "input") -> tuple[ChatMessage, ...]:
+    """What a conversation's items say. Raises InvalidRequest, which names the field by its place in `where`.
+
+    Neighbouring items of the model's are one message, and so are the results of tools.
+    """
+    if isinstance(items, str):
+        return (ChatMessage(role=ChatRole.USER, text=items),)
+    said = [_said(object_at(item, f"{where}[{index}]"), f"{where}[{index}]") for index, item in enumerate(items)]
+    found: list[ChatMessage] = []
+    for key, group in groupby(enumerate(said), key=_grouping):
+        parts = tuple(part for _, each in group for part in each.parts)
+        found.append(_message(key[0], parts, by_developer=key[2]))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one item says. `alone`: it is a message of its own."""
+
+    role: ChatRole
+    parts: tuple[Part, ...]
+    alone: bool
+    by_developer: bool = False
+
+
+def _grouping(numbered: tuple[int, _Said]) -> tuple[ChatRole, int, bool]:
+    """The same for neighbours that are one message."""
+    index, said = numbered
+    return said.role, index if said.alone else -1, said.by_developer
+
+
+def _message(role: ChatRole, parts: tuple[Part, ...], *, by_developer: bool) -> ChatMessage:
+    is_plain = len(parts) == 1 and isinstance(parts[0], Text)
+    return ChatMessage(role=role, text=text_of(parts), parts=() if is_plain else parts, by_developer=by_developer)
+
+
+def _said(item: Mapping[str, Any], where: str) -> _Said:
+    kind = kind_of(item)
+    if kind is None:
+        raise InvalidRequest(f"{where}.type must be a string.", param=f"{where}.type")
+    if kind == "message":
+        return _message_said(item, where)
+    if kind in _RESULTS:
+        return _Said(ChatRole.USER, (_result(item, kind, where),), alone=False)
+    if kind in _MODELS_OWN:
+        return _Said(ChatRole.ASSISTANT, (_MODELS_OWN[kind](item, where),), alone=False)
+    side = ChatRole.USER if kind.endswith(("_output", "_response")) else ChatRole.ASSISTANT
+    return _Said(side, (Opaque(format=OWN, body=item),), alone=False)
+
+
+def kind_of(item: Mapping[str, Any]) -> str | None:
+    """The type of an item: messages and references may leave it out."""
+    kind = item.get("type")
+    if kind is None:
+        return "message" if "role" in item or "content" in item else "item_reference"
+    return kind if isinstance(kind, str) else None
+
+
+def _message_said(item: Mapping[str, Any], where: str) -> _Said:
+    name = item.get("role")
+    role = _ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
+        raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", param=f"{where}.role")
+    parts = content_parts(item.get("content"), f"{where}.content")
+    return _Said(role, parts, alone=role is not ChatRole.ASSISTANT, by_developer=name == DEVELOPER)
+
+
+def _reasoning(item: Mapping[str, Any], where: str) -> Thinking:
+    texts: list[str] = []
+    for name in ("summary", "content"):
+        if item.get(name) is not None and not texts:
+            texts = [part.text for part in content_parts(item[name], f"{where}.{name}") if isinstance(part, Text)]
+    sealed_up = item.get("encrypted_content")
+    told = (None, OWN) if sealed_up is None else opened(text_at(sealed_up, f"{where}.encrypted_content"), OWN)
+    signature, origin = told
+    redacted = signature is not None and origin is not OWN and signature.startswith(REDACTED)
+    return Thinking(
+        text="\n\n".join(texts),
+        signature=signature.removeprefix(REDACTED) if signature is not None and redacted else signature,
+        redacted=redacted,
+        origin=origin,
+        id=_foreign_id(item),
+    )
+
+
+def _foreign_id(item: Mapping[str, Any]) -> str | None:
+    """The id that a provider gave it, not we."""
+    found = item.get("id")
+    return found if isinstance(found, str) and place_of(found) is None else None
+
+
+def _function_call(item: Mapping[str, Any], where: str) -> ToolCall:
+    return _call(item, item.get("arguments"), f"{where}.arguments", where)
+
+
+def _custom_call(item: Mapping[str, Any], where: str) -> ToolCall:
+    return replace(_call(item, item.get("input"), f"{where}.input", where), is_custom=True)
+
+
+def _call(item: Mapping[str, Any], arguments: Any, at: str, where: str) -> ToolCall:
+    namespace = item.get("namespace")
+    if namespace is not None:
+        text_at(namespace, f"{where}.namespace")
+    return ToolCall(
+        id=text_at(item.get("call_id"), f"{where}.call_id"),
+        name=flat_name(namespace, text_at(item.get("name"), f"{where}.name")),
+        arguments=text_at(arguments, at),
+        signature=_thought_signature(item),
+    )
+
+
+def _thought_signature(item: Mapping[str, Any]) -> str | None:
+    """Google's, as its OpenAI-compatible API carries it."""
+    found: Any = item
+    for name in ("extra_content", "google", "thought_signature"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def _result(item: Mapping[str, Any], kind: str, where: str) -> ToolResult | Opaque:
+    if item.get("call_id") is None and item.get("name") is not None:
+        return Opaque(format=OWN, body=item)  # the result of a call that nobody made
+    call_id = text_at(item.get("call_id"), f"{where}.call_id")
+    content = content_parts(item.get("output"), f"{where}.output")
+    known = tuple(part for part in content if isinstance(part, Text | Media))
+    if len(known) < len(content):
+        return Opaque(format=OWN, body=item)
+    return ToolResult(call_id=call_id, content=known, is_custom=_RESULTS[kind])
+
+
+_MODELS_OWN: dict[str, Callable[[Mapping[str, Any], str], Part]] = {
+    "reasoning": _reasoning,
+    "function_call": _function_call,
+    "custom_tool_call": _custom_call,
+}
+
+
+def place_of(item_id: str) -> tuple[UUID, int] | None:
+    """The message that an item is of, and its place among the message's items; None for an id that is none of ours."""
+    found = _ITEM_ID.fullmatch(item_id)
+    return None if found is None else (UUID(hex=found[1]), int(found[2] or 0))
+
+
+def item_id(prefix: str, message_id: UUID, place: int) -> str:
+    """The id of the item at a place among its message's items."""
+    return f"{prefix}_{message_id.hex}" + (f"_{place}" if place else "")
+
+
+def references_in(items: Any) -> tuple[str, ...]:
+    """The ids of items that are named instead of told."""
+    return tuple(found for item in _objects(items) if (found := _referenced(item)) is not None)
+
+
+def with_items(items: list[Any], found: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """The same with each reference to one of the found items replaced by it."""
+    return [found.get(_referenced(item) or "", item) if isinstance(item, dict) else item for item in items]
+
+
+def _objects(items: Any) -> Iterator[Mapping[str, Any]]:
+    return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())
+
+
+def _referenced(item: Mapping[str, Any]) -> str | None:
+    found = item.get("id")
+    return found if kind_of(item) == "item_reference" and isinstance(found, str) else None
+
+
+def items_of(
+    message: ChatMessage,
+    message_id: UUID | None,
+    *,
+    namespaces: Namespaces | None = None,
+    removed: Collection[int] = (),
+) -> list[dict[str, Any]]:
+    """A message as items of a list, where some places are empty. With a `message_id` of None as input for an upstream:
+    then they have no ids, and thoughts that OpenAI cannot read are left out.
+    """
+    if message.role is ChatRole.ASSISTANT:
+        written = _model_items(message.all_parts, namespaces or {}, for_upstream=message_id is None)
+    else:
+        written = _others_items(message)
+    if message_id is None:
+        return [_for_upstream(item) for item in written]
+    return with_ids(written, message_id, removed=removed)
+
+
+def output_items(
+    parts: Sequence[Part],
+    message_id: UUID,
+    *,
+    status: str = "completed",
+    namespaces: Namespaces | None = None,
+    removed: Collection[int] = (),
+) -> list[dict[str, Any]]:
+    """An answer's parts as the output of a response; the last item has its `status`."""
+    items = with_ids(_model_items(parts, namespaces or {}), message_id, removed=removed)
+    if items and "status" in items[-1]:
+        items[-1] = {**items[-1], "status": status}
+    return items
+
+
+def with_ids(
+    items: Iterable[Mapping[str, Any]], message_id: UUID, *, first: int = 0, removed: Collection[int] = ()
+) -> list[dict[str, Any]]:
+    """Items with the ids that tell their places, of which the first one is given and some are empty."""
+    places = (place for place in count(first) if place not in removed)
+    return [{**item, "id": item_id(prefix_of(item), message_id, next(places))} for item in items]
+
+
+def prefix_of(item: Mapping[str, Any]) -> str:
+    """How ids of items of its type begin: what is opaque to us keeps the beginning that its provider gave it."""
+    kind = item.get("type")
+    if isinstance(kind, str) and kind in PREFIXES:
+        return PREFIXES[kind]
+    known = re.match(r"([a-z]{1,16})_", str(item.get("id")))
+    return known[1] if known else "item"
+
+
+PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+    "function_call_output": "fco",
+    "custom_tool_call_output": "ctco",
+}
+"""How ids of items begin."""
+
+
+def _others_items(message: ChatMessage) -> list[dict[str, Any]]:
+    """What a user or the system said, and what tools gave back."""
+    role = DEVELOPER if message.by_developer else message.role.value
+    items: list[dict[str, Any]] = []
+    content: list[Part] = []
+    for part in message.all_parts:
+        if isinstance(part, ToolResult) or (isinstance(part, Opaque) and not _is_content(part)):
+            items += [*_said_by(role, content), *_result_items(part)]
+            content = []
+        else:
+            content.append(part)
+    return [*items, *_said_by(role, content)] or [_user_item(role, (Text(text=message.text),))]
+
+
+def _is_content(part: Opaque) -> bool:
+    """Whether it stands inside a message."""
+    return str(part.body.get("type")).startswith(("input_", "encrypted_"))
+
+
+def _said_by(role: str, content: Sequence[Part]) -> list[dict[str, Any]]:
+    return [_user_item(role, content)] if content else []
+
+
+def _user_item(role: str, content: Sequence[Part]) -> dict[str, Any]:
+    return {"type": "message", "role": role, "status": "completed", "content": input_content(content)}
+
+
+def _result_items(part: Part) -> list[dict[str, Any]]:
+    if isinstance(part, Opaque):
+        return [dict(part.body)] if part.format is OWN else []
+    assert isinstance(part, ToolResult)  # noqa: S101 - nothing else stands beside what was said
+    kind = "custom_tool_call_output" if part.is_custom else "function_call_output"
+    has_files = any(isinstance(each, Media) for each in part.content)
+    output = input_content(part.content) if has_files else part.text
+    return [{"type": kind, "call_id": part.call_id, "output": output, "status": "completed"}]
+
+
+def _model_items(parts: Iterable[Part], namespaces: Namespaces, *, for_upstream: bool = False) -> list[dict[str, Any]]:
+    """What a model said: a refusal stands in the message of the text before it, everything else is an item."""
+    items: list[dict[str, Any]] = []
+    before: Part | None = None
+    for part in parts:
+        if isinstance(part, Refusal) and isinstance(before, Text):
+            items[-1]["content"].append(output_content(part))
+        elif not (for_upstream and isinstance(part, Thinking) and not _is_openais(part)):
+            items += model_item(part, namespaces)
+        before = part
+    return items
+
+
+def unsaid(messages: Iterable[ChatMessage]) -> tuple[str, ...]:
+    """Names of what `items_of` leaves out of messages for an upstream: thoughts and items of other formats."""
+    names: dict[str, None] = {}
+    for part in (part for message in messages for part in message.parts):
+        if isinstance(part, Thinking) and not _is_openais(part):
+            names["thinking"] = None
+        elif isinstance(part, Opaque) and part.format is not OWN:
+            names[f"items[{part.kind}]"] = None
+    return tuple(names)
+
+
+def _is_openais(thought: Thinking) -> bool:
+    return thought.origin is OWN and thought.signature is not None
+
+
+def model_item(part: Part, namespaces: Namespaces) -> list[dict[str, Any]]:
+    """A part of an answer as an item without an id; none where only another format can say it."""
+    match part:
+        case Text() | Refusal():
+            return [{"type": "message", "role": "assistant", "status": "completed", "content": [output_content(part)]}]
+        case Thinking():
+            return [reasoning_item(part)]
+        case ToolCall():
+            return [call_item(part, namespaces)]
+        case Opaque(format=WireFormat.RESPONSES):
+            return [dict(part.body)]
+        case Media():
+            return [{"type": "message", "role": "assistant", "status": "completed", "content": input_content((part,))}]
+        case _:
+            return []
+
+
+def reasoning_item(thought: Thinking) -> dict[str, Any]:
+    """A thought. What proves it to its model goes along, be it asked for or not: clients hand it back."""
+    summary = [{"type": "summary_text", "text": thought.text}] if thought.text else []
+    item: dict[str, Any] = {"type": "reasoning", "summary": summary}
+    if thought.signature is not None or thought.origin not in (None, OWN):
+        signature = REDACTED + (thought.signature or "") if thought.redacted else thought.signature
+        item["encrypted_content"] = sealed(signature, thought.origin, OWN)
+    return item | ({"id": thought.id} if thought.id else {})
+
+
+def call_item(call: ToolCall, namespaces: Namespaces) -> dict[str, Any]:
+    """A call of a tool."""
+    namespace, name = namespaces.get(call.name, (None, call.name))
+    said = {"type": "custom_tool_call", "input": call.arguments}
+    if not call.is_custom:
+        said = {"type": "function_call", "arguments": call.arguments}
+    item: dict[str, Any] = {**said, "call_id": call.id, "name": name, "status": "completed"}
+    if namespace is not None:
+        item["namespace"] = namespace
+    if call.signature is not None:
+        item["extra_content"] = {"google": {"thought_signature": call.signature}}
+    return item
+
+
+def _for_upstream(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name not in ("status", "extra_content")}
+
+
+def own_item(item: Any) -> Any:
+    """A client's item as OpenAI takes it: without what it got from us alone; None for a thought of another model."""
+    if not isinstance(item, dict):
+        return item
+    kind = kind_of(item)
+    if kind == "reasoning" and not _is_openais(_reasoning(item, "input")):
+        return None
+    left_out = {"extra_content"} if kind in ("function_call", "custom_tool_call") else set()
+    if kind in PREFIXES and _foreign_id(item) is None:
+        left_out.add("id")
+    return {name: value for name, value in item.items() if name not in left_out} if left_out else item

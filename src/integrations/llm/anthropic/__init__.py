@@ -1,0 +1,1 @@
+"""Anthropic's messages: translated on the stock SDK, or relayed."""

@@ -1,0 +1,1 @@
+"""Google's generateContent and embeddings: translated on the stock SDK, or relayed."""
