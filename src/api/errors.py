@@ -87,6 +87,9 @@ _GEMINI_WORDS = {
     504: "DEADLINE_EXCEEDED",
 }
 
+_REPEATS_EVERY_429 = re.compile(r"\b(?:ai-sdk[-/]|langchain-google-genai/)")
+"""User agents of clients that repeat every 429, whatever its headers say."""
+
 _NEVER_RETRY = (QuotaExceeded, Conflict)
 _OPERATORS_TO_MEND = frozenset({Failure.CREDENTIALS, Failure.UNKNOWN_MODEL})
 """Why providers failed, where they will fail again until somebody changes the settings."""
@@ -188,11 +191,15 @@ def error_headers(error: GatewayError, dialect: Dialect = Dialect.NATIVE) -> Map
     return headers
 
 
-def error_response(error: GatewayError, dialect: Dialect, request_id: str) -> Response:
-    """The whole answer to a failed request."""
+def error_response(error: GatewayError, dialect: Dialect, request_id: str, user_agent: str = "") -> Response:
+    """The whole answer to a failed request.
+
+    An exhausted quota is a 402 to clients that would repeat a 429.
+    """
+    is_deaf = isinstance(error, QuotaExceeded) and _REPEATS_EVERY_429.search(user_agent) is not None
     return Response(
         dumps(error_body(error, dialect, request_id)),
-        status_code=status_of(error, dialect),
+        status_code=402 if is_deaf else status_of(error, dialect),
         media_type="application/json",
         headers=dict(error_headers(error, dialect)),
     )

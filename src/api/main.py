@@ -134,7 +134,8 @@ def _draining_on_signals(keeper: TaskKeeper, timeout_s: float) -> Iterator[None]
 
 def _respond(request: Request, error: GatewayError) -> Response:
     dialect = dialect_of(request.scope["path"], request.headers, request.query_params)
-    return error_response(error, dialect, request.state.request_id)
+    user_agent = request.headers.get("user-agent", "")
+    return error_response(error, dialect, request.state.request_id, user_agent)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -77,7 +77,7 @@ def test_langchain_gets_an_object(model: str) -> None:
 
 def test_langchain_hears_clearly_that_the_quota_is_exhausted() -> None:
     with pytest.raises(ChatGoogleGenerativeAIError, match=r"RESOURCE_EXHAUSTED[\s\S]*quota of tokens"):
-        langchain(GEMINI, KEY_WITHOUT_CREDIT, max_retries=1).invoke(QUESTION)
+        langchain(GEMINI, KEY_WITHOUT_CREDIT).invoke(QUESTION)
 
 
 @every_model
