@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from src.domain.catalog.model import Model, Provider, Usage
 from src.domain.completion.content import answer_text
-from src.domain.completion.deltas import RefusalDelta, TextDelta
+from src.domain.completion.deltas import words_in
 from src.domain.completion.fallback import ChainCall, Routing, Trace, as_gateway_error
 from src.domain.completion.holding import HoldingPolicy, Plan
 from src.domain.completion.lease import Lease, Noted
@@ -341,9 +341,6 @@ class Answering:
         usage = usage_record(self.call, hold, so_far, closing, self._started_at)
         return Noted(usage, self.call.noting(so_far))
 
-    def _plain_text(self) -> str:
-        return "".join(delta.text for delta in self._deltas if isinstance(delta, TextDelta | RefusalDelta))
-
     async def _counted(self, delivered: Delivered, model: Model) -> Usage:
         """Our own count of what was generated, and of the prompt where the stream told none that can be true."""
         written = self._ports.meter.count(delivered.text, model)
@@ -360,7 +357,7 @@ class Answering:
             usage = await self._counted(self._progress.delivered(), model)
         return replace(
             self._ending(CallStatus.COMPLETED, model, usage),
-            text=self._plain_text() or answer_text(finished.parts),
+            text=words_in(self._deltas) or answer_text(finished.parts),
             finish_reason=finished.reason,
             upstream_model=finished.upstream_model,
             wire=finished.wire,
@@ -379,7 +376,7 @@ class Answering:
             return replace(self._ending(CallStatus.FAILED, model, Usage()), finish_reason=reason, error=error)
         delivered = self._progress.delivered()
         ending = self._ending(cut_off.status, model, await self._counted(delivered, model))
-        text = delivered.words if self.is_relayed else self._plain_text()
+        text = delivered.words if self.is_relayed else words_in(self._deltas)
         return replace(ending, text=text, told_parts=delivered.parts, finish_reason=reason, error=error)
 
     def _ending(self, status: CallStatus, model: Model | None, usage: Usage) -> Outcome:

@@ -80,6 +80,11 @@ PartDelta = TextDelta | RefusalDelta | ThinkingDelta | ToolCallDelta | OpaqueDel
 """A piece of an answer in our own words."""
 
 
+def words_in(deltas: Iterable[object]) -> str:
+    """The words of an answer, of the pieces that are in our own words."""
+    return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta | RefusalDelta))
+
+
 def parts_of(deltas: Iterable[PartDelta]) -> tuple[Part, ...]:
     """The parts that deltas add up to: neighbours of one kind are one part, pieces of a tool call are one call."""
     parts: list[Part] = []
