@@ -27,7 +27,7 @@ from src.domain.completion.model import (
 from src.integrations.llm.openai import relay_responses
 from src.integrations.llm.relay import Relay, Target
 from src.integrations.llm.sse_bytes import payloads_of
-from tests.contracts.relaying import MODEL, SECRET, WEATHER, failure_of, joined, raw_server, streamed, writing
+from tests.contracts.relaying import MODEL, SECRET, WEATHER, failure_of, joined, raw_server, sse, streamed, writing
 from tests.support import upstream as scripted
 from tests.support.upstream import Answer, NoUsage, Upstream
 
@@ -333,3 +333,17 @@ def test_an_answer_without_an_id_of_ours_keeps_its_items_as_they_are() -> None:
     event = {"type": "response.output_item.added", "output_index": 0, "item": item}
     told = relay_responses.ResponsesReader(wire).read(b"data: " + orjson.dumps(event) + b"\n\n")
     assert list(payloads_of(told)) == [event]
+
+
+@pytest.mark.parametrize("output", [[], None])
+def test_items_that_the_last_response_does_not_repeat_are_kept(output: Any) -> None:
+    items: list[dict[str, Any]] = [
+        {"type": "message", "id": "msg_0123", "content": [{"type": "output_text", "text": "Hello"}]},
+        {"type": "function_call", "id": "fc_0123", "call_id": "c", "name": "f", "arguments": "{}"},
+    ]
+    done = [{"type": "response.output_item.done", "output_index": at, "item": items[at]} for at in (1, 0)]
+    last = {"type": "response.completed", "response": {"status": "completed", "output": output}}
+    reader = relay_responses.ResponsesReader(WireBody(format=WireFormat.RESPONSES, body={}))
+    reader.read(sse(*done, last))
+    assert reader.finished().parts == (Text(text="Hello"), ToolCall(id="c", name="f", arguments="{}"))
+    assert reader.finished().reason is FinishReason.TOOL_CALLS

@@ -1,7 +1,8 @@
 """What a message is made of besides plain text, whoever's wire format it came in or goes out by."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
+from dataclasses import fields as fields_of
 from enum import StrEnum
 from typing import Any
 
@@ -117,6 +118,10 @@ _KINDS: dict[str, type[Part]] = {
 }
 _FILES = frozenset(kind.value for kind in MediaKind)
 _NAMES: dict[type[Part], str] = {kind: name for name, kind in _KINDS.items()}
+_OPTIONAL = {
+    kind: {field.name for field in fields_of(kind) if field.default is not MISSING and field.name != "text"}
+    for kind in (*_NAMES, Media)
+}
 
 
 def text_of(parts: Iterable[Part]) -> str:
@@ -141,8 +146,7 @@ def part_body(part: Part) -> dict[str, Any]:
 
 
 def _fields(part: Part) -> dict[str, Any]:
-    kept = {"text", "arguments", "content", "body"}
-    found = {name: value for name, value in asdict(part).items() if value or name in kept}
+    found = {name: value for name, value in asdict(part).items() if value or name not in _OPTIONAL[type(part)]}
     return {name: value.value if isinstance(value, StrEnum) else value for name, value in found.items()}
 
 

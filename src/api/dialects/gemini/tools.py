@@ -15,7 +15,7 @@ _USES = {
     "ANY": ToolUse.REQUIRED,
     "NONE": ToolUse.NONE,
 }
-_FORMATS = frozenset({"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"})
+_FORMATS = ("date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid")
 """JSON schema's own; Google's others (int32, enum, ...) say nothing to other models."""
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
 _SCHEMAS = frozenset({"items", "additionalProperties"})

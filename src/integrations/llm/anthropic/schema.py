@@ -6,7 +6,7 @@ from typing import Any
 _MAPS = ("properties", "$defs", "definitions")
 _LISTS = ("anyOf", "allOf")
 _KEPT = frozenset({"type", "description", "title", "enum", "const", "default", "required", "$ref", "items", "format"})
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
 _NOTES = frozenset({"$schema", "$id", "$comment", "additionalProperties", "oneOf", *_MAPS, *_LISTS})
 
 

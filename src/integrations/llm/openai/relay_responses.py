@@ -40,7 +40,7 @@ from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
 CAP_FIELD = "max_output_tokens"
 ENCRYPTED = "reasoning.encrypted_content"
 
-_ENDED = frozenset({"completed", "incomplete"})
+_ENDED = ("completed", "incomplete")
 _REASONS = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
 _PROVIDERS_FAULTS = frozenset({"server_error", "rate_limit_exceeded", "vector_store_timeout", "insufficient_quota"})
 """Codes of failed responses that are no fault of the request."""
@@ -163,7 +163,7 @@ def _done(item: dict[str, Any]) -> Iterator[PartDelta]:
 
 def read_output(output: Any) -> tuple[Part, ...]:
     """An answer's items in our words. Raises UpstreamFailed for what is no text where there must be some."""
-    return tuple(part for item in output if isinstance(item, dict) for part in _parts(item))
+    return tuple(part for item in _dicts(output) for part in _parts(item))
 
 
 def _parts(item: dict[str, Any]) -> Iterator[Part]:
@@ -213,7 +213,7 @@ def _storable(value: Any) -> Any:
 
 
 def _finished(response: Mapping[str, Any]) -> Finished:
-    parts = read_output(response.get("output") or ())
+    parts = read_output(response.get("output"))
     return Finished(
         reason=_reason(response, parts),
         usage=read_usage(response.get("usage")),
@@ -278,6 +278,7 @@ class ResponsesReader(TailReader):
         super().__init__()
         self._ours = _Ours(wire)
         self._rewritten: bytes | None = None
+        self._items: dict[int, Any] = {}
         self._finished: Finished | None = None
 
     def read(self, events: bytes) -> bytes:
@@ -295,6 +296,8 @@ class ResponsesReader(TailReader):
                 self._end(response)
         elif "item" in payload:
             self._rewrite({**payload, "item": self._ours.item(payload["item"], payload.get("output_index"))})
+            if kind == "response.output_item.done":
+                self._items[_count(payload.get("output_index"))] = payload["item"]
         return True
 
     def outgoing(self, event: bytes) -> bytes:
@@ -302,7 +305,9 @@ class ResponsesReader(TailReader):
         return event if changed is None else changed
 
     def _end(self, response: dict[str, Any]) -> None:
-        self._finished = _finished(response)
+        """Some servers' last response has no output: the items were told before."""
+        told_before = [self._items[place] for place in sorted(self._items)]
+        self._finished = _finished(response if response.get("output") else {**response, "output": told_before})
         self.is_over = True
         self.hold()
 
