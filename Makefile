@@ -57,6 +57,10 @@ migrate: $(STAMP) ## Bring the database to the newest revision
 test: $(STAMP) ## Run the whole test suite, PostgreSQL and Redis included
 	$(BIN)/pytest tests -n $(TEST_PROCESSES)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## Look for new counterexamples to every property (about 20 minutes)
+	$(BIN)/pytest tests/unit tests/contracts -m hypothesis --hypothesis-profile searching --timeout 1800 -n $(TEST_PROCESSES)
+
 # Files that `make test` does not find: they need Node.js, which comes from PyPI, and hundreds of packages from npm.
 .PHONY: test-clients
 test-clients: $(STAMP) $(CLIENTS_STAMP) tests/clients/node_modules ## Let JavaScript clients at a gateway
