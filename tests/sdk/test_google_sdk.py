@@ -155,6 +155,34 @@ async def test_a_chat_goes_on_with_thoughts_and_calls(scene: Scene, model: str, 
     assert "".join(chunk.text or "" for chunk in await say("and then?")) == "echo: and then?"
 
 
+@pytest.mark.parametrize("model", TRANSLATED)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_newer_model_of_googles_takes_over_in_the_middle_of_a_turn(
+    scene: Scene, model: str, stream: bool
+) -> None:
+    """It refuses calls that nobody signed, and other models sign none."""
+    calls = (ToolCall(name="weather", arguments={"city": "Riga"}), ToolCall(name="weather", arguments={"city": "Bern"}))
+    scene.upstream.script(Answer(text="Let me see. ", tool_calls=calls))
+    scene.upstream.always(Mind())
+    client = await scene.google()
+    config: Any = {"tools": [weather], "automatic_function_calling": {"disable": True}}
+    chat = client.chats.create(model=model, config=config)
+    if stream:
+        chunks = [chunk async for chunk in await chat.send_message_stream("How warm is it?")]
+    else:
+        chunks = [await chat.send_message("How warm is it?")]
+    called = [call for chunk in chunks for call in chunk.function_calls or ()]
+    assert len(called) == 2
+    results: Any = [
+        types.Part(
+            function_response=types.FunctionResponse(id=each.id, name="weather", response={"result": "7 degrees"})
+        )
+        for each in called
+    ]
+    newer = client.chats.create(model="gemini-3-pro-preview", config=config, history=chat.get_history())
+    assert "7 degrees" in str((await newer.send_message(results)).text)
+
+
 @EVERY_MODEL
 async def test_a_picture_reaches_every_model(scene: Scene, model: str) -> None:
     scene.upstream.always(Mind())

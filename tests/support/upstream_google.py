@@ -37,7 +37,7 @@ class GoogleGenerate:
     def read(self, body: dict[str, Any], headers: Any, path_model: str, path_verb: str) -> Asked:
         if path_verb == "countTokens":
             body = either(body, "generateContentRequest") or body
-        check_google(body, self.memory)
+        check_google(body, path_model, self.memory)
         return read_google(body, path_model, stream=path_verb == "streamGenerateContent")
 
     def whole(self, plan: Plan) -> dict[str, Any]:

@@ -32,12 +32,13 @@ _DATA = names(
     "text inlineData fileData functionCall functionResponse executableCode codeExecutionResult toolCall toolResponse"
 )
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
+_SIGNING = re.compile(r"gemini-([3-9]|\d\d)")
 MOST_STOPS = 5
 NO_SIGNATURE = ("skip_thought_signature_validator", "context_engineering_is_the_way_to_go")
 """What Google accepts in the place of a signature that the client never had."""
 
 
-def check_google(body: Json, memory: Memory) -> None:
+def check_google(body: Json, model: str, memory: Memory) -> None:
     """Raises `Refused` as Google does."""
     contents = body.get("contents")
     if not contents:
@@ -53,6 +54,8 @@ def check_google(body: Json, memory: Memory) -> None:
         _check_content(content, f"contents[{number}]", memory)
     _check_content(either(body, "systemInstruction") or {"parts": [{"text": ""}]}, "system_instruction", memory)
     _check_turns(contents)
+    if _SIGNING.match(model):
+        _check_signed(contents)
 
 
 def check_embedding(request: Json, memory: Memory) -> None:
@@ -146,6 +149,20 @@ def _check_turns(contents: list[Json]) -> None:
         called = _named(parts, "functionCall") if role == "model" else []
     if called:
         raise Refused("Please ensure that single turn requests end with a user role or the function response turn.")
+
+
+def _check_signed(contents: list[Json]) -> None:
+    """Newer models want the first call of each step of the current turn signed."""
+    for number in range(len(contents) - 1, -1, -1):
+        parts = parts_of(contents[number]["parts"])
+        if contents[number].get("role") == "model":
+            first = next((part for part in parts if either(part, "functionCall") is not None), None)
+            if first is not None and not either(first, "thoughtSignature"):
+                raise Refused(
+                    f"Function call is missing a thought_signature in functionCall parts. (contents[{number}])"
+                )
+        elif not _named(parts, "functionResponse"):
+            return
 
 
 def _named(parts: list[Json], kind: str) -> list[str]:

@@ -13,7 +13,7 @@ from starlette.types import Message
 from src.api.dialects.gemini.array import ArrayOfEvents
 from src.api.dialects.gemini.reply import GeminiWriter
 from src.api.dialects.gemini.request import parse_generate_content
-from src.api.dialects.gemini.signatures import thought_from
+from src.api.dialects.gemini.signatures import STAND_IN, call_signature, thought_from
 from src.api.json import dumps
 from src.api.sse import BLANK, event
 from src.domain.catalog.model import Usage, WireFormat
@@ -125,6 +125,18 @@ def test_a_stream_tells_the_same_and_every_call_whole() -> None:
     assert [chunk["candidates"][0].get("finishReason") for chunk in chunks] == [None] * (len(chunks) - 1) + ["STOP"]
     assert "usageMetadata" in chunks[-1]
     assert {chunk["responseId"] for chunk in chunks} == {ANSWER.hex}
+
+
+def test_the_first_call_is_signed_whoever_made_it() -> None:
+    calls = [ToolCallDelta(index, f"c{index}", "f", "{}") for index in range(2)]
+    for parts in (parts_in([dict(writer().whole(outcome_of(*calls), "m"))]), parts_in(streamed(*calls))):
+        assert [part.get("thoughtSignature") for part in parts] == [STAND_IN, None]
+
+
+@pytest.mark.parametrize("written", [STAND_IN, STAND_IN.rstrip("="), "skip_thought_signature_validator", "", None])
+def test_what_stands_in_for_a_signature_is_none(written: str | None) -> None:
+    assert call_signature(written) is None
+    assert call_signature("c2ln") == "c2ln"
 
 
 def test_googles_own_thoughts_keep_their_signatures() -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from src.api.dialects.fields import MAX_MESSAGES
 from src.api.dialects.gemini.fields import Notes, camel_fields, listed, text_in
-from src.api.dialects.gemini.signatures import thought_from
+from src.api.dialects.gemini.signatures import call_signature, thought_from
 from src.api.json import dumps
 from src.domain.completion.content import Media, MediaKind, Part, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import ChatMessage, ChatRole
@@ -138,7 +138,7 @@ class _Reader:
         arguments = own_object(fields.get("args"), f"{where}.args")
         call_id = text_in(fields, "id", where) or self._new_id()
         self._open.append((call_id, name))
-        return ToolCall(id=call_id, name=name, arguments=dumps(arguments).decode(), signature=signature or None)
+        return ToolCall(id=call_id, name=name, arguments=dumps(arguments).decode(), signature=call_signature(signature))
 
     def _result(self, fields: Mapping[str, Any], where: str) -> ToolResult:
         name = self._named(fields, where)

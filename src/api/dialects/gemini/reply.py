@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 
-from src.api.dialects.gemini.signatures import thought_part
+from src.api.dialects.gemini.signatures import STAND_IN, thought_part
 from src.api.dialects.relayed import objects_in, payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
@@ -61,6 +61,7 @@ class GeminiWriter:
         self._model = parsed.model
         self._calls: list[ToolCallDelta] = []
         self._is_malformed = False
+        self._has_called = False
 
     def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
         """The whole response."""
@@ -122,7 +123,16 @@ class GeminiWriter:
         self._calls.clear()
         told = [(call, _arguments(call)) for call in calls]
         self._is_malformed |= any(arguments is None for _, arguments in told)
-        return [_call_part(call, arguments) for call, arguments in told if arguments is not None]
+        return [self._call_part(call, arguments) for call, arguments in told if arguments is not None]
+
+    def _call_part(self, call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The first call of an answer is always signed, as Google's are."""
+        signature = call.signature or (None if self._has_called else STAND_IN)
+        self._has_called = True
+        part: dict[str, Any] = {"functionCall": {"name": call.name, "args": arguments}}
+        if call.id:
+            part["functionCall"] = {"id": call.id, **part["functionCall"]}
+        return part if signature is None else {**part, "thoughtSignature": signature}
 
     def _response(self, parts: Iterable[dict[str, Any]], end: Outcome | None) -> dict[str, Any]:
         reason = None if end is None else _REASONS[end.finish_reason]
@@ -145,9 +155,3 @@ def _arguments(call: ToolCall) -> Mapping[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _call_part(call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    named = {"id": call.id} if call.id else {}
-    signature = {"thoughtSignature": call.signature} if call.signature else {}
-    return {"functionCall": {**named, "name": call.name, "args": arguments}, **signature}
