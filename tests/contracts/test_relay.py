@@ -66,7 +66,8 @@ class TestBody:
             ({}, 50, {"max_completion_tokens": 50}),
             ({"max_tokens": 90}, 50, {"max_tokens": 50}),
             ({"max_completion_tokens": 20}, 50, {"max_completion_tokens": 20}),
-            ({"max_tokens": None, "max_completion_tokens": 99}, 50, {"max_tokens": 50, "max_completion_tokens": 50}),
+            ({"max_tokens": None}, 50, {"max_tokens": None, "max_completion_tokens": 50}),
+            ({"max_tokens": None, "max_completion_tokens": 99}, 50, {"max_tokens": None, "max_completion_tokens": 50}),
             ({}, 9000, {"max_completion_tokens": 4000}),
             ({"n": 4}, 50, {"n": 4, "max_completion_tokens": 12}),
             ({"n": 9, "max_tokens": 4}, 5, {"n": 9, "max_tokens": 1}),
@@ -184,6 +185,14 @@ class TestAnswers:
         assert chunks[0].read(joined(chunks)).usage == replace(told, output_tokens=2)
         silent, _ = await streamed(relay_to(ANTHROPIC, upstream.url), asking(ANTHROPIC, stream=True))
         assert silent[0].read(joined(silent)).usage is None
+
+    @pytest.mark.parametrize("wanted", [False, True])
+    async def test_counts_may_be_written_as_fractions(self, relay_to: Relays, wanted: bool) -> None:
+        usage = {"choices": [], "usage": {"prompt_tokens": 7.0, "completion_tokens": 2.0}}
+        async with raw_server(writing(sse(*TWO_WORDS[:3], usage, b"[DONE]"))) as url:
+            _, finished = await streamed(relay_to(OPENAI, url), asking(OPENAI, stream=True, wants_usage=wanted))
+        assert finished.usage == Usage(input_tokens=7, output_tokens=2)
+        assert finished.wire == (sse(usage, b"[DONE]") if wanted else sse(b"[DONE]"))
 
     async def test_the_prompt_is_told_where_each_chunk_has_its_usage(self, relay_to: Relays) -> None:
         counts = [{"prompt_tokens": 7, "completion_tokens": output} for output in (0, 1)]

@@ -9,6 +9,7 @@ from src.domain.catalog.model import Usage
 from src.domain.completion.model import Finished, FinishReason, Reply, UpstreamRequest
 from src.integrations.llm import relay_failures
 from src.integrations.llm.failures import told
+from src.integrations.llm.openai.relay_chat import count_in
 from src.integrations.llm.vectors import outline_of, packed, whole_of
 
 MOST_INPUTS = 2048
@@ -66,5 +67,5 @@ def _usage_in(value: Any) -> Usage | None:
     """Some servers tell the total alone: it is the same."""
     if not isinstance(value, dict):
         return None
-    tokens = value.get("prompt_tokens", value.get("total_tokens"))
-    return Usage(input_tokens=tokens) if isinstance(tokens, int) else None
+    tokens = count_in(value.get("prompt_tokens", value.get("total_tokens")))
+    return None if tokens is None else Usage(input_tokens=tokens)

@@ -32,9 +32,12 @@ def body_for(request: UpstreamRequest, wire_body: Mapping[str, Any], cap_field: 
 
 
 def _cap(body: dict[str, Any], output_cap: int, max_output: int, cap_field: str) -> None:
-    """Every choice generates its own output, so the choices share the cap. The client's smaller wish stays."""
+    """Every choice generates its own output, so the choices share the cap. The client's smaller wish stays.
+
+    A null names no field: OpenAI's models refuse both at once, and many of them the older one.
+    """
     limit = max(1, min(output_cap // choices_of(body), max_output))
-    for name in [name for name in CAP_FIELDS if name in body] or [cap_field]:
+    for name in [name for name in CAP_FIELDS if body.get(name) is not None] or [cap_field]:
         wish = body.get(name)
         body[name] = min(wish, limit) if isinstance(wish, int) and wish > 0 else limit
 
@@ -90,8 +93,8 @@ def read_usage(value: Any) -> Usage | None:
     """Reported tokens, unchecked; None where they are missing or no numbers."""
     if not isinstance(value, dict):
         return None
-    input_tokens, output_tokens = value.get("prompt_tokens"), value.get("completion_tokens", 0)
-    if not isinstance(input_tokens, int) or not isinstance(output_tokens, int):
+    input_tokens, output_tokens = count_in(value.get("prompt_tokens")), count_in(value.get("completion_tokens", 0))
+    if input_tokens is None or output_tokens is None:
         return None
     prompt, completion = _details(value, "prompt_tokens_details"), _details(value, "completion_tokens_details")
     return Usage(
@@ -219,5 +222,12 @@ def _model(payload: Mapping[str, Any]) -> str | None:
     return model if isinstance(model, str) and model else None
 
 
+def count_in(value: Any) -> int | None:
+    """A count of tokens, which some servers write as 12.0; None for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    return count_in(value) or 0
