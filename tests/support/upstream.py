@@ -123,6 +123,8 @@ class Upstream:
         self._scripts: defaultdict[str | None, deque[Behaviour]] = defaultdict(deque)
         self._defaults: dict[str | None, Behaviour] = {}
         self._changed = asyncio.Event()
+        self.lacking: set[str] = set()
+        """Paths of endpoints that this server does not have."""
         self._closing = False
         self._runner: web.AppRunner | None = None
 
@@ -172,6 +174,7 @@ class Upstream:
         self._scripts.clear()
         self._defaults.clear()
         self.requests.clear()
+        self.lacking.clear()
         self.max_in_flight = self.in_flight
 
     def requests_for(self, model: str) -> list[Recorded]:
@@ -212,6 +215,8 @@ class Upstream:
 
     def _generation(self, dialect: Dialect) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
+            if request.path in self.lacking:
+                return await self._unknown(request)
             return await self._generate(request, dialect, "", "")
 
         return handle

@@ -1,12 +1,11 @@
 """From catalog rows to models that can be called."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
 from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
-from src.domain.completion.model import Failure, Reply, ToldCount, UpstreamEvent, UpstreamFailed, UpstreamRequest
+from src.domain.completion.model import Failure, ToldCount, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
 from src.integrations.llm import embeddings
 from src.integrations.llm.anthropic.calls import AnthropicMessages
@@ -18,6 +17,7 @@ from src.integrations.llm.counting import asked_count
 from src.integrations.llm.custom_tools import CustomToolsAsFunctions
 from src.integrations.llm.google import relay as relay_google
 from src.integrations.llm.google.calls import GoogleGenAI
+from src.integrations.llm.lanes import Missing, RelayedWhereThere, SameFormatRelayed
 from src.integrations.llm.openai.calls import OpenAIChat
 from src.integrations.llm.openai.request import MAX_COMPLETION_TOKENS, MAX_TOKENS
 from src.integrations.llm.relay import Relay, Target
@@ -49,6 +49,7 @@ class ProviderModels(Upstreams):
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._builtin = builtin
+        self._missing = Missing()
         self._clients = ProviderClients(connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s)
 
     def chat_model(self, model: Model, provider: Provider) -> ChatModel:
@@ -61,8 +62,7 @@ class ProviderModels(Upstreams):
         base_url = self._base_url(provider)
         match provider.kind:
             case ProviderKind.OPENAI:
-                has_responses = WireFormat.RESPONSES in provider.formats
-                return self._openai(base_url, api_key, _cap_field(provider, base_url), has_responses=has_responses)
+                return self._openai(base_url, api_key, _cap_field(provider, base_url), provider)
             case ProviderKind.ANTHROPIC:
                 return self._anthropic(base_url, api_key)
             case ProviderKind.GOOGLE:
@@ -100,17 +100,27 @@ class ProviderModels(Upstreams):
         relays = {each: partial(relay, each, base_url + path) for each, path in own.paths(model.upstream).items()}
         return SameFormatRelayed(embeddings.TranslatedEmbeddings(relays[own.wire](), own), relays)
 
-    def _openai(self, base_url: str, api_key: str | None, cap_field: str, *, has_responses: bool = False) -> ChatModel:
+    def _openai(
+        self, base_url: str, api_key: str | None, cap_field: str, provider: Provider | None = None
+    ) -> ChatModel:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         relay = partial(self._relay, headers=headers, cap_field=cap_field)
-        paths = {WireFormat.CHAT_COMPLETIONS: "/chat/completions"}
-        if has_responses:
-            paths[WireFormat.RESPONSES] = "/responses"
-        chat = OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field)
-        return SameFormatRelayed(
-            chat if cap_field == MAX_COMPLETION_TOKENS else CustomToolsAsFunctions(chat),
-            {each: partial(relay, each, base_url + path) for each, path in paths.items()},
-        )
+        chat: ChatModel = OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field)
+        if cap_field != MAX_COMPLETION_TOKENS:
+            chat = CustomToolsAsFunctions(chat)
+        relays = {
+            WireFormat.CHAT_COMPLETIONS: partial(relay, WireFormat.CHAT_COMPLETIONS, f"{base_url}/chat/completions")
+        }
+        if provider is not None and WireFormat.RESPONSES in provider.formats:
+            relays[WireFormat.RESPONSES] = partial(self._responses, relay, f"{base_url}/responses", chat, provider)
+        return SameFormatRelayed(chat, relays)
+
+    def _responses(
+        self, relay: Callable[[WireFormat, str], ChatModel], url: str, chat: ChatModel, provider: Provider
+    ) -> ChatModel:
+        """Servers in the place of OpenAI often speak chat completions alone; what an operator says is believed."""
+        relayed = relay(WireFormat.RESPONSES, url)
+        return relayed if provider.responses else RelayedWhereThere(relayed, chat, url, self._missing)
 
     def _anthropic(self, base_url: str, api_key: str | None) -> ChatModel:
         headers = {"x-api-key": api_key} if api_key else {}
@@ -155,27 +165,6 @@ class ProviderModels(Upstreams):
         base_url = provider.base_url or configured or default_base_url(provider)
         assert base_url is not None  # noqa: S101 - only the built-in model has none
         return base_url.rstrip("/")
-
-
-class SameFormatRelayed(ChatModel):
-    """Bodies in a format that the provider takes are relayed as they are; everything else is translated."""
-
-    def __init__(self, translated: ChatModel, relays: Mapping[WireFormat, Callable[[], ChatModel]]) -> None:
-        self._translated = translated
-        self._relays = relays
-
-    async def complete(self, request: UpstreamRequest) -> Reply:
-        return await self._model_for(request).complete(request)
-
-    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
-        async with aclosing(self._model_for(request).stream(request)) as events:
-            async for event in events:
-                yield event
-
-    def _model_for(self, request: UpstreamRequest) -> ChatModel:
-        wire = request.chat.wire
-        relay = None if wire is None else self._relays.get(wire.format)
-        return self._translated if relay is None else relay()
 
 
 def _cap_field(provider: Provider, base_url: str) -> str:

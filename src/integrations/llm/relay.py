@@ -163,10 +163,10 @@ class Relay(ChatModel):
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         """Whole events as they arrive. The last ones come in `Finished.wire`, to be sent once the call is settled."""
         wire, body = self._wire_of(request), self._body_for(request)
-        if dropped := _left_out(wire, body):
-            yield Dropped(dropped)
         response = await self._open(request, body)
         try:
+            if dropped := _left_out(wire, body):
+                yield Dropped(dropped)
             if not response.content_type.startswith("text/event-stream"):
                 raise relay_failures.malformed("The provider did not answer with a stream.", response.status)
             reader = self._format.reader(request.chat, wire)
