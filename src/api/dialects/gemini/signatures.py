@@ -7,19 +7,18 @@ from src.api.dialects.signatures import opened, sealed
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import Thinking
 from src.domain.completion.deltas import ThinkingDelta
-from src.integrations.llm.google.request import UNSIGNED
 
 _OWN = WireFormat.GENERATE_CONTENT
 _REDACTED = "redacted "
 """What a sealed signature begins with that is the thought itself."""
-STAND_IN = base64.b64encode(UNSIGNED).decode()
-"""For the calls of other models: clients hand it back, and Google's newer models refuse calls without any."""
-_STAND_INS = (STAND_IN.rstrip("="), UNSIGNED.decode())
+_SKIPPED = "skip_thought_signature_validator"
+STAND_IN = base64.b64encode(_SKIPPED.encode()).decode()
+"""What Google takes for the signature of a call that another model made; its newer models refuse calls without any."""
 
 
 def call_signature(signature: str | None) -> str | None:
     """The signature of a call that came back; None where it only stands in for one."""
-    return None if not signature or signature.rstrip("=") in _STAND_INS else signature
+    return None if not signature or signature.rstrip("=") in (STAND_IN.rstrip("="), _SKIPPED) else signature
 
 
 def thought_part(thought: Thinking | ThinkingDelta) -> dict[str, Any]:
