@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+CONTEXT_TOO_LONG = "context_length_exceeded"
+"""The code of a request that is longer than what its model can read, which tells clients to shorten it."""
+
 
 class GatewayError(Exception):
     """Something a caller is told about.

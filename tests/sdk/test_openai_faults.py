@@ -163,6 +163,29 @@ async def test_a_providers_complaint_about_the_body_is_told_to_the_caller(scene:
     assert len(scene.upstream.requests) == 1
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_openais_own_name_of_a_fault_and_its_field_are_told_to_its_caller(scene: Scene, stream: bool) -> None:
+    error = {"message": "Invalid schema.", "param": "response_format", "code": "invalid_json_schema", "type": "x"}
+    scene.upstream.script(Fail(status=400, body={"error": error}))
+    client = await scene.openai()
+    with pytest.raises(BadRequestError) as refused:
+        await client.chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)
+    assert (refused.value.code, refused.value.param) == ("invalid_json_schema", "response_format")
+    scene.upstream.script(Fail(status=400, body={"error": {**error, "code": 400, "param": "https://10.0.0.1/v1"}}))
+    with pytest.raises(BadRequestError) as refused:
+        await client.chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)
+    assert (refused.value.code, refused.value.param) == ("invalid_request", None)
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_prompt_too_long_is_known_by_its_code_whoever_says_so(scene: Scene, model: str) -> None:
+    scene.upstream.always(Fail(status=400, message="prompt is too long: 9 tokens > 8 maximum"))
+    client = await scene.openai()
+    with pytest.raises(BadRequestError) as refused:
+        await client.chat.completions.create(model=model, messages=HELLO)
+    assert refused.value.code == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     "behaviour",

@@ -23,7 +23,14 @@ from src.domain.ledger.model import Attempt
 from src.domain.routing.board import Board
 from src.domain.routing.candidates import Candidate
 from src.domain.routing.retry import RetryBudget, RetryPolicy, pause_s
-from src.shared.errors import GatewayError, InvalidRequest, ProvidersFailed, ProvidersResting, ProvidersTimedOut
+from src.shared.errors import (
+    CONTEXT_TOO_LONG,
+    GatewayError,
+    InvalidRequest,
+    ProvidersFailed,
+    ProvidersResting,
+    ProvidersTimedOut,
+)
 
 CUT_OFF = "cut_off"
 """The outcome of an attempt that was left before its end: cancelled, out of time, or broken by a fault of ours."""
@@ -256,7 +263,8 @@ async def _limited(
 def as_gateway_error(failure: UpstreamFailed, tried: int) -> GatewayError:
     """What the caller is told when the chain is exhausted."""
     if failure.kind in (Failure.CALLER, Failure.UNSUPPORTED, Failure.CONTEXT_WINDOW):
-        return InvalidRequest(failure.message)
+        code = CONTEXT_TOO_LONG if failure.kind is Failure.CONTEXT_WINDOW else failure.code
+        return InvalidRequest(failure.message, param=failure.param, code=code)
     details = {"attempts": tried, "reason": failure.kind.value}
     if failure.kind is Failure.RESTING:
         return ProvidersResting(failure.message, details=details, retry_after_s=failure.retry_after_s)

@@ -261,16 +261,28 @@ class Failure(StrEnum):
 
 
 class UpstreamFailed(Exception):
-    """An upstream call failed. The message may be shown to the caller: it holds no secret and no upstream address."""
+    """An upstream call failed. The message may be shown to the caller: it holds no secret and no upstream address.
+
+    `code` and `param` are the provider's own words for what is wrong and where, if they are the caller's too.
+    """
 
     def __init__(
-        self, kind: Failure, message: str, *, status: int | None = None, retry_after_s: float | None = None
+        self,
+        kind: Failure,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        code: str | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.status = status
         self.retry_after_s = retry_after_s
+        self.code = code
+        self.param = param
 
 
 class CacheUse(StrEnum):

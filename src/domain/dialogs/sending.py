@@ -36,7 +36,7 @@ from src.domain.dialogs.use_cases import DialogPorts, own_dialog
 from src.domain.identity.model import Principal
 from src.domain.ledger.model import CallStatus, Record
 from src.domain.limits.model import Level
-from src.shared.errors import InvalidRequest, NotFound
+from src.shared.errors import CONTEXT_TOO_LONG, InvalidRequest, NotFound
 
 MAX_HISTORY = 2000
 """The most messages read for one context; a window that large has not been sold yet."""
@@ -246,7 +246,7 @@ def _context(
         raise InvalidRequest(
             f"The message does not fit the context window of {model.name} ({model.context_window} tokens).",
             param="content",
-            code="context_length_exceeded",
+            code=CONTEXT_TOO_LONG,
         )
     return Context(messages=(question,), omitted_turns=context.omitted_turns - 1)
 

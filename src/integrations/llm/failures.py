@@ -86,12 +86,17 @@ _SECRET_OR_ADDRESS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What a provider said instead of an answer. `names` are its own words for it: error types and codes."""
+    """What a provider said instead of an answer. `names` are its own words for it: error types and codes.
+
+    `code` and `param`: what it calls the fault and the field, where its caller speaks its format.
+    """
 
     status: int | None
     message: str
     names: tuple[str, ...] = ()
     headers: Mapping[str, str] | None = None
+    code: str | None = None
+    param: str | None = None
 
 
 ReadRefusal = Callable[[Exception], Refusal | None]
@@ -120,7 +125,8 @@ def refused(refusal: Refusal) -> UpstreamFailed:
     kind = _kind_of_refusal(refusal)
     status = refusal.status if refusal.status != 200 else None
     if kind in _FOR_THE_CALLER:
-        return UpstreamFailed(kind, public_message(refusal.message) or _SENTENCES[kind], status=status)
+        message = public_message(refusal.message) or _SENTENCES[kind]
+        return UpstreamFailed(kind, message, status=status, code=refusal.code, param=refusal.param)
     return failed_with(kind, status=status, retry_after_s=retry_after_s(refusal.headers or {}))
 
 

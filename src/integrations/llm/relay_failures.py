@@ -7,7 +7,9 @@ import aiohttp
 from aiohttp.http_exceptions import ContentEncodingError
 
 from src.domain.completion.model import Failure, UpstreamFailed
-from src.integrations.llm.failures import Refusal, failed_with, refused
+from src.integrations.llm.failures import Refusal, failed_with, public_message, refused
+
+MAX_WORD_CHARS = 100
 
 
 def malformed(message: str, status: int | None = None) -> UpstreamFailed:
@@ -24,7 +26,16 @@ def of_answer(status: int, body: Any, headers: Mapping[str, str], secrets: tuple
         message = message.replace(secret, "[...]")
     if "retry-after" not in headers:
         headers = delay_in(error) or headers
-    return refused(Refusal(status=status, message=message, names=_names_in(error), headers=headers))
+    code, param = _word(error, "code"), _word(error, "param")
+    names = _names_in(error)
+    return refused(Refusal(status=status, message=message, names=names, headers=headers, code=code, param=param))
+
+
+def _word(error: Any, name: str) -> str | None:
+    """What a provider calls something, where that is fit for callers and short."""
+    value = error.get(name) if isinstance(error, dict) else None
+    fits = isinstance(value, str) and value and len(value) <= MAX_WORD_CHARS and public_message(value) == value
+    return value if fits else None
 
 
 def delay_in(error: Any) -> dict[str, str]:
