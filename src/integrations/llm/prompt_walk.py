@@ -176,6 +176,10 @@ class _Place(Enum):
     PIECE = auto()
 
 
+# Looking up a member of an Enum takes longer than most of what is done with a value.
+_CONTENT, _MEDIA, _FRAMING, _DATA, _PIECE = _Place
+
+
 class PromptWalk:
     """Goes through a client's body, a part at a time if need be: it may hold millions of values, at any depth."""
 
@@ -189,16 +193,16 @@ class PromptWalk:
         self._waiting: list[tuple[Any, _Place]] = []
         for key, value in body.items():
             self._framing.append(key)
-            self._waiting.append((value, _Place.FRAMING if key in _SETTINGS else _place_of(key, value, _Place.CONTENT)))
+            self._waiting.append((value, _FRAMING if key in _SETTINGS else _place_of(key, value, _CONTENT)))
 
     def go_on(self, most_values: int | None = None) -> bool:
         """Look at that many values more, or at all there are. Whether none is left."""
         left = most_values
         while self._waiting and left != 0:
             value, place = self._waiting.pop()
-            if place is _Place.PIECE:
+            if place is _PIECE:
                 self._data.append(value)
-            elif place is _Place.DATA:
+            elif place is _DATA:
                 self._take_data(value)
             else:
                 self._take(value, place)
@@ -216,53 +220,58 @@ class PromptWalk:
         )
 
     def _take(self, value: Any, place: _Place) -> None:
-        if isinstance(value, Mapping):
+        if isinstance(value, str):
+            (self._framing if place is _FRAMING else self._contents).append(value)
+        elif isinstance(value, dict):
             self._take_fields(value, place)
         elif isinstance(value, list):
-            self._waiting.extend((item, place) for item in value)
+            self._waiting.extend([(item, place) for item in value])
         else:
-            is_framing = place is _Place.FRAMING or value is None
+            is_framing = place is _FRAMING or value is None
             (self._framing if is_framing else self._contents).append(str(value))
 
     def _take_fields(self, fields: Mapping[str, Any], place: _Place) -> None:
-        if place is _Place.CONTENT and _is_media(fields):
-            place = _Place.MEDIA
+        if place is _CONTENT and _is_media(fields):
+            place = _MEDIA
             self._most_tokens += _media_tokens(fields, self._model, MOST)
             self._likely_tokens += _media_tokens(fields, self._model, LIKELY)
         for key, value in fields.items():
-            is_framing = place is _Place.FRAMING or key in _FRAME_KEYS
+            is_framing = place is _FRAMING or key in _FRAME_KEYS
             (self._framing if is_framing else self._contents).append(key)
-            if not (place is _Place.MEDIA and _is_binary(key, value, fields)):
+            if not (place is _MEDIA and _is_binary(key, value, fields)):
                 self._waiting.append((value, _place_of(key, value, place)))
 
     def _take_data(self, value: Any) -> None:
         """As JSON in its wordiest usual form, with a comma after each value."""
         if isinstance(value, str):
             self._data.append(f"{encode_basestring(value)}, ")
-        elif not value and isinstance(value, (Mapping, list)):
+        elif not value and isinstance(value, (dict, list)):
             self._data.append("{ }, ")  # many of them in a row would melt together
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict):
             self._data.append("{")
-            self._waiting.append(("}, ", _Place.PIECE))
-            for key, item in reversed(list(value.items())):
-                self._waiting.append((item, _Place.DATA))
-                self._waiting.append((f"{encode_basestring(key)}: ", _Place.PIECE))
+            self._waiting.append(("}, ", _PIECE))
+            for key, item in reversed(value.items()):
+                if isinstance(item, str):
+                    self._waiting.append((f"{encode_basestring(key)}: {encode_basestring(item)}, ", _PIECE))
+                else:
+                    self._waiting.append((item, _DATA))
+                    self._waiting.append((f"{encode_basestring(key)}: ", _PIECE))
         elif isinstance(value, list):
             self._data.append("[")
-            self._waiting.append(("], ", _Place.PIECE))
-            self._waiting.extend((item, _Place.DATA) for item in reversed(value))
+            self._waiting.append(("], ", _PIECE))
+            self._waiting.extend([(item, _DATA) for item in reversed(value)])
         else:
             self._data.append(f"{json.dumps(value)}, ")
 
 
 def _place_of(key: str, value: Any, owner: _Place) -> _Place:
-    if owner is _Place.FRAMING:
+    if owner is _FRAMING:
         return owner
     if isinstance(value, str):
-        is_framing = key in _LABELS or (owner is _Place.MEDIA and key in _ADDRESS_KEYS)
-        return _Place.FRAMING if is_framing else owner
-    is_data = isinstance(value, Mapping) or (isinstance(value, list) and key != "input")
-    return _Place.DATA if key in _DATA_KEYS and is_data else owner
+        is_framing = key in _LABELS or (owner is _MEDIA and key in _ADDRESS_KEYS)
+        return _FRAMING if is_framing else owner
+    is_data = isinstance(value, dict) or (isinstance(value, list) and key != "input")
+    return _DATA if key in _DATA_KEYS and is_data else owner
 
 
 def _body_tokens(body: Mapping[str, Any], rates: Rates) -> int:
@@ -292,7 +301,7 @@ def _media_tokens(part: Mapping[str, Any], model: Model, rates: Rates) -> int:
     if _is_image(part):
         return rates.dear_image if "gpt-4o-mini" in model.upstream else rates.image
     source = part.get("source")
-    if isinstance(source, Mapping) and source.get("type") in ("text", "content"):
+    if isinstance(source, dict) and source.get("type") in ("text", "content"):
         return 0
     if not sizes:
         return min(rates.distant_file, model.context_window)
@@ -303,7 +312,7 @@ def _media_tokens(part: Mapping[str, Any], model: Model, rates: Rates) -> int:
 def _is_image(part: Mapping[str, Any]) -> bool:
     if "image" in str(part.get("type", "")):
         return True
-    held: Mapping[str, Any] = next((part[key] for key in _MEDIA_KEYS if isinstance(part.get(key), Mapping)), {})
+    held: Mapping[str, Any] = next((part[key] for key in _MEDIA_KEYS if isinstance(part.get(key), dict)), {})
     return str(held.get("mimeType") or held.get("mime_type") or "").startswith("image/")
 
 
@@ -311,7 +320,7 @@ def _binaries(part: Mapping[str, Any]) -> Iterator[str]:
     waiting: list[Any] = [part]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             for key, item in value.items():
                 if _is_binary(key, item, value):
                     yield item
