@@ -32,7 +32,8 @@ DATA_FACTOR = 0.8
 
 Encode = Callable[[str], list[int]]
 
-_RUN = re.compile(r"(..)\1{7,}|[^\w\s]{8,}|(?:[^\S ] ?){6,}", re.DOTALL)
+# What begins with a character instead of a repetition is sought in half the time.
+_RUN = re.compile(r"(..)\1\1{6,}|[^\w\s][^\w\s]{7,}|[^\S ] ?(?:[^\S ] ?){5,}", re.DOTALL)
 """What OpenAI's vocabularies join into few tokens and others do not: the same again and again, signs, empty lines."""
 _DIGITS = b"0123456789"
 log = logging.getLogger(__name__)
