@@ -89,7 +89,15 @@ def _check_tools(body: Json) -> None:
         if "function" not in tool:
             raise missing(place)
         check_name(tool["function"].get("name"), f"{place}.name")
-        check_parameters_schema(tool["function"].get("parameters"), tool["function"]["name"], f"{place}.parameters")
+        schema = tool["function"].get("parameters")
+        check_parameters_schema(schema, tool["function"]["name"], f"{place}.parameters")
+        if schema and "properties" not in schema:
+            raise Refused(
+                f"Invalid schema for function '{tool['function']['name']}': "
+                "In context=(), object schema missing properties.",
+                code="invalid_function_parameters",
+                param=f"{place}.parameters",
+            )
 
 
 def _check_format(wanted: Any) -> None:
@@ -103,6 +111,13 @@ def _check_format(wanted: Any) -> None:
             if not schema.get(name):
                 raise missing(f"response_format.json_schema.{name}")
         check_name(schema["name"], "response_format.json_schema.name")
+        kind = schema["schema"].get("type")
+        if kind != "object":
+            raise Refused(
+                f"Invalid schema for response_format '{schema['name']}': "
+                f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'.",
+                param="response_format",
+            )
 
 
 def _check_message(message: Json, place: str) -> None:

@@ -173,11 +173,46 @@ def test_tools_and_whether_to_call_them(choice: ToolChoice, calling: Any) -> Non
     assert said.get("tool_config") == (calling and {"function_calling_config": calling})
 
 
+def test_a_function_has_the_schema_of_an_object_or_none() -> None:
+    tools = (Tool(name="f"), Tool(name="g", schema={"properties": {"a": {}}}))
+    (said,) = config(tools=tools)["tools"]
+    assert said["function_declarations"] == [
+        {"name": "f", "description": ""},
+        {
+            "name": "g",
+            "description": "",
+            "parameters_json_schema": {"type": "object", "properties": {"a": {}}},
+        },
+    ]
+
+
 def test_answers_may_have_to_be_json() -> None:
     plain = config(parameters=Parameters(response_format=ResponseFormat()))
     assert (plain["response_mime_type"], "response_json_schema" in plain) == ("application/json", False)
     shaped = config(parameters=Parameters(response_format=ResponseFormat(schema={"type": "object"})))
     assert shaped["response_json_schema"] == {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ("", {}),
+        ("[1]", {"output": "[1]"}),
+        ('{"a": NaN}', {"output": '{"a": NaN}'}),
+        ('{"a": 1e999}', {"output": '{"a": 1e999}'}),
+        ('{"a": "\\ud800"}', {"output": '{"a": "\\ud800"}'}),
+        (nested := '{"a":' * 65 + "1" + "}" * 65, {"output": nested}),
+        (nested := '{"a":' * 5000 + "1" + "}" * 5000, {"output": nested}),
+    ],
+    ids=["an object", "nothing", "a list", "no number", "infinity", "half a character", "deep", "very deep"],
+)
+def test_a_result_is_an_object_that_google_can_read_or_words(text: str, said: Any) -> None:
+    result = ToolResult(call_id="c1", name="f", content=(Text(text=text),))
+    called = ToolCall(id="c1", name="f", arguments=text)
+    _, model, user = contents(by_user(Text(text="?")), by_model(called), by_user(result))
+    assert user["parts"][0]["function_response"]["response"] == said
+    assert list(model["parts"][0]["function_call"]["args"].values()) == list(said.values())
 
 
 @pytest.mark.parametrize(
@@ -208,6 +243,8 @@ def test_what_the_model_is_not_told_is_named() -> None:
     assert dropped == ("logprobs", "parallel_tool_calls")
     _, dropped = request_arguments(asking(tools=(Tool(name="f", strict=True),)))
     assert dropped == ("tools.strict",)
+    _, dropped = request_arguments(asking(tool_choice=ToolChoice(use=ToolUse.REQUIRED)))
+    assert dropped == ("tool_choice",)
 
 
 def test_more_stop_sequences_than_google_takes_are_refused() -> None:

@@ -17,6 +17,7 @@ from src.domain.completion.model import (
     UpstreamFailed,
     UpstreamRequest,
 )
+from src.domain.completion.tools import ToolUse
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"})
 
@@ -76,6 +77,11 @@ def refuse_many_stops(request: UpstreamRequest, most: int) -> None:
 def strict_left_out(chat: ChatRequest) -> tuple[str, ...]:
     """The name for that schemas of tools are kept to exactly, where it is wished and the format cannot say it."""
     return ("tools.strict",) if any(tool.strict for tool in chat.tools) else ()
+
+
+def idle_choice(chat: ChatRequest) -> tuple[str, ...]:
+    """The name for that a tool must be called, where there is none: providers refuse that, and it is not said."""
+    return ("tool_choice",) if not chat.tools and chat.tool_choice.use is ToolUse.REQUIRED else ()
 
 
 def left_out(request: UpstreamRequest, taken: Set[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from src.domain.completion.model import ChatRequest, Failure, UpstreamFailed
 from src.domain.completion.tools import Tool, ToolUse
-from src.integrations.llm.translation import strict_left_out
+from src.integrations.llm.translation import idle_choice, strict_left_out
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
@@ -35,9 +35,7 @@ def forces_a_tool(chat: ChatRequest) -> bool:
 
 def tools_left_out(chat: ChatRequest) -> tuple[str, ...]:
     """What is not said: that schemas are kept to exactly, which needs schemas of another form; a choice of nothing."""
-    return strict_left_out(chat) + (
-        ("tool_choice",) if not chat.tools and chat.tool_choice.use is ToolUse.REQUIRED else ()
-    )
+    return strict_left_out(chat) + idle_choice(chat)
 
 
 def _choice(chat: ChatRequest) -> dict[str, Any]:

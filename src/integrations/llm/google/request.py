@@ -2,20 +2,22 @@
 
 import base64
 import binascii
-import json
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from src.domain.catalog.model import Model, ReasoningStyle, WireFormat
 from src.domain.completion.content import Media, MediaKind, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import ChatRole, Failure, UpstreamFailed, UpstreamRequest
-from src.domain.completion.tools import Reasoning, ToolUse
+from src.domain.completion.tools import Reasoning, Tool, ToolUse
 from src.integrations.llm.reasoning import budget_of, effort_of, style_of
 from src.integrations.llm.translation import (
     OPENING,
     called_names,
+    idle_choice,
     left_out,
     refuse_choices,
     refuse_many_stops,
@@ -62,6 +64,8 @@ _MEDIA_TYPES = {
     MediaKind.AUDIO: "audio/wav",
     MediaKind.VIDEO: "video/mp4",
 }
+_MOST_LEVELS = 64
+"""Of objects in objects, in what tools are called with and give back: Google reads a hundred, the body's included."""
 _FILES_API = ("gs://", "https://generativelanguage.googleapis.com/")
 """Addresses of files whose type Google knows itself."""
 
@@ -93,7 +97,8 @@ def _dropped(request: UpstreamRequest) -> tuple[str, ...]:
     parameters = left_out(request, _TAKEN if thinks else _TAKEN - {"reasoning"})
     parts = (part for message in request.chat.messages for part in message.parts)
     foreign = any(isinstance(part, Thinking) and part.origin is not _OWN for part in parts)
-    return (*parameters, *strict_left_out(request.chat), *(("thinking",) if foreign else ()))
+    dropped = (*parameters, *strict_left_out(request.chat), *idle_choice(request.chat))
+    return (*dropped, "thinking") if foreign else dropped
 
 
 def _sampling(request: UpstreamRequest) -> dict[str, Any]:
@@ -109,10 +114,7 @@ def _tools(request: UpstreamRequest) -> dict[str, Any]:
     chat = request.chat
     if not chat.tools:
         return {}
-    declared = [
-        {"name": tool.name, "description": tool.description or "", "parameters_json_schema": dict(tool.schema)}
-        for tool in chat.tools
-    ]
+    declared = [_declared(tool) for tool in chat.tools]
     calling: dict[str, Any] = {}
     match chat.tool_choice.use:
         case ToolUse.NONE:
@@ -127,6 +129,12 @@ def _tools(request: UpstreamRequest) -> dict[str, Any]:
         "tools": [{"function_declarations": declared}],
         "tool_config": {"function_calling_config": calling} if calling else None,
     }
+
+
+def _declared(tool: Tool) -> dict[str, Any]:
+    """A function; one without a schema has no parameters, and a schema must say that it is an object's."""
+    schema = {"parameters_json_schema": {"type": "object", **tool.schema}} if tool.schema else {}
+    return {"name": tool.name, "description": tool.description or "", **schema}
 
 
 def _answer_format(request: UpstreamRequest) -> dict[str, Any]:
@@ -246,12 +254,18 @@ def _result(part: ToolResult, names: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _object(text: str, otherwise: str) -> dict[str, Any]:
-    """The JSON object that the text is, or one that holds it."""
+    """The JSON object that the text is, or one that holds it. NaN, halves of characters and the like are no JSON."""
     try:
-        found = json.loads(text) if text.strip() else {}
-    except ValueError:
+        found = orjson.loads(text) if text.strip() else {}
+    except orjson.JSONDecodeError:
         found = None
-    return found if isinstance(found, dict) else {otherwise: text}
+    return found if isinstance(found, dict) and not _is_deep(found) else {otherwise: text}
+
+
+def _is_deep(value: Any, levels: int = _MOST_LEVELS) -> bool:
+    """Whether it has more levels than Google reads."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not levels or any(_is_deep(each, levels - 1) for each in inner)
 
 
 def _file(part: Media) -> dict[str, Any]:

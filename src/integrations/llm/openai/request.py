@@ -8,7 +8,7 @@ from src.domain.completion.model import UpstreamRequest
 from src.domain.completion.tools import EFFORTS, ResponseFormat, Tool, ToolChoice, ToolUse
 from src.integrations.llm.openai.content import Speaker
 from src.integrations.llm.reasoning import effort_of, style_of
-from src.integrations.llm.translation import left_out, refuse_choices, refuse_many_stops, sayable
+from src.integrations.llm.translation import idle_choice, left_out, refuse_choices, refuse_many_stops, sayable
 
 MAX_COMPLETION_TOKENS = "max_completion_tokens"
 """OpenAI's own field for the output cap; its reasoning models refuse the older one."""
@@ -58,7 +58,7 @@ def request_arguments(request: UpstreamRequest, cap_field: str) -> tuple[dict[st
         "reasoning_effort": None if style is ReasoningStyle.NONE else _effort(request),
     }
     taken = _TAKEN if style is ReasoningStyle.NONE else _TAKEN | {"reasoning"}
-    dropped = (*left_out(request, taken), *_idle_choice(request), *speaker.dropped, *items)
+    dropped = (*left_out(request, taken), *idle_choice(request.chat), *speaker.dropped, *items)
     return {name: value for name, value in body.items() if value is not None}, dropped
 
 
@@ -89,12 +89,6 @@ def _tools(request: UpstreamRequest, *, is_openai: bool) -> dict[str, Any]:
     }
 
 
-def _idle_choice(request: UpstreamRequest) -> tuple[str, ...]:
-    """Without tools there is no choice, and providers refuse one."""
-    is_idle = not request.chat.tools and request.chat.tool_choice.use is ToolUse.REQUIRED
-    return ("tool_choice",) if is_idle else ()
-
-
 def _tool(tool: Tool) -> dict[str, Any]:
     told: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
@@ -102,7 +96,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if tool.is_custom:
         return {"type": "custom", "custom": told}
     if tool.schema:
-        told["parameters"] = dict(tool.schema)
+        told["parameters"] = {"type": "object", "properties": {}, **tool.schema}  # it refuses objects without them
     if tool.strict is not None:
         told["strict"] = tool.strict
     return {"type": "function", "function": told}
