@@ -358,3 +358,16 @@ async def test_who_listens_to_a_whole_answer_does_not_stop_it_by_leaving(scene: 
         await anext(listening.aiter_lines())
     gate.set()
     assert text_of(await asking) == TEXT
+
+
+async def test_items_of_one_answer_that_are_deleted_at_once_are_all_gone(scene: Scene) -> None:
+    calls = [
+        {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": "{}"} for number in range(CALLERS)
+    ]
+    name = str((await scene.alice.http.post("/v1/conversations", json={"items": calls})).json()["id"])
+    url = f"/v1/conversations/{name}/items"
+    ids = [item["id"] for item in (await scene.alice.http.get(f"{url}?order=asc")).json()["data"]]
+    deleted = await asyncio.gather(*(scene.alice.http.delete(f"{url}/{each}") for each in ids[:-1] * 2))
+    assert sorted(each.status_code for each in deleted) == [200] * (CALLERS - 1) + [404] * (CALLERS - 1)
+    left = (await scene.alice.http.get(url)).json()["data"]
+    assert [(item["id"], item["call_id"]) for item in left] == [(ids[-1], f"c{CALLERS - 1}")]

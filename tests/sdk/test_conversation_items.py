@@ -80,3 +80,56 @@ async def test_a_response_is_asked_for_with_everything_that_stock_clients_ask(sc
     events: Any = [event async for event in stream]
     assert events[0].sequence_number == 2
     assert events[-1].response.output_text == made.output_text
+
+
+@pytest.mark.parametrize("gone", [(0,), (1, 2), (3,), (0, 1, 2, 3)])
+async def test_what_is_left_is_heard_again_at_its_numbers(scene: Scene, gone: tuple[int, ...]) -> None:
+    client = await scene.openai(await scene.person(), _strict_response_validation=True)
+    conversation = await client.conversations.create()
+    scene.upstream.always(ANSWER)
+    stream: Any = await client.responses.create(
+        model="claude-haiku-4-5",
+        input="hi",
+        tools=[LOOK],
+        reasoning={"effort": "low", "summary": "auto"},
+        conversation=conversation.id,
+        background=True,
+        stream=True,
+    )
+    first = [event.to_dict() async for event in stream]
+    made = first[-1]["response"]
+    for place in gone:
+        await client.conversations.items.delete(made["output"][place]["id"], conversation_id=conversation.id)
+    again: Any = await client.responses.retrieve(made["id"], stream=True)
+    heard = [event.to_dict() async for event in again]
+    places = [(event["sequence_number"], event["type"], event.get("output_index")) for event in heard]
+    rest = [event for event in first if event.get("output_index") not in gone]
+    told: dict[int, Any] = {event["sequence_number"]: event for event in rest}
+    assert [each for each in places if not each[1].endswith(".delta")] == [
+        (number, event["type"], event.get("output_index"))
+        for number, event in told.items()
+        if not event["type"].endswith(".delta")
+    ]
+    assert [item["id"] for item in heard[-1]["response"]["output"]] == [
+        item["id"] for place, item in enumerate(made["output"]) if place not in gone
+    ]
+
+
+async def test_a_response_whose_items_are_gone_is_deleted_alone(scene: Scene) -> None:
+    client = await scene.openai(await scene.person(), _strict_response_validation=True)
+    conversation = await client.conversations.create()
+    first, second = [
+        await client.responses.create(model="gpt-5.2", input=text, conversation=conversation.id)
+        for text in ("one", "two")
+    ]
+    items = (await client.conversations.items.list(conversation.id, order="asc")).data
+    for item in items[2:]:
+        await client.conversations.items.delete(str(item.id), conversation_id=conversation.id)
+    assert (await client.responses.input_items.list(second.id)).data == []
+    assert (await client.responses.retrieve(second.id)).output == []
+    await client.responses.delete(second.id)
+    left = (await client.conversations.items.list(conversation.id, order="asc")).data
+    assert [item.id for item in left] == [item.id for item in items[:2]]
+    assert (await client.responses.retrieve(first.id)).output_text == "echo: one"
+    await client.responses.create(model="gpt-5.2", input="three", conversation=conversation.id)
+    assert "two" not in str(scene.upstream.requests[-1].json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +15,12 @@ from pydantic import TypeAdapter
 from src.api.dialects.responses.items import (
     items_of,
     messages_of,
-    output_items,
     own_item,
     place_of,
     references_in,
     with_items,
 )
+from src.api.dialects.responses.kept import items_in, output_items, without_item
 from src.api.json import dumps
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import (
@@ -34,7 +35,11 @@ from src.domain.completion.content import (
     ToolResult,
 )
 from src.domain.completion.model import ChatMessage, ChatRole
-from src.shared.errors import InvalidRequest
+from src.domain.dialogs.model import Message, MessageId
+from src.domain.dialogs.responding import Asked, as_messages
+from src.domain.dialogs.storing import chat_message
+from src.shared.errors import InvalidRequest, NotFound
+from tests.makers import NOW, make_dialog, make_tenant, make_user
 
 RESPONSES, MESSAGES, GOOGLE = WireFormat.RESPONSES, WireFormat.MESSAGES, WireFormat.GENERATE_CONTENT
 MESSAGE_ID = UUID("0199f7a0-0000-7000-8000-00000000abcd")
@@ -48,6 +53,13 @@ ITEM: TypeAdapter[Any] = TypeAdapter(list[ResponseItem])
 def said(role: ChatRole, *parts: Part) -> ChatMessage:
     text = "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
     return ChatMessage(role=role, text=text, parts=parts)
+
+
+def kept(message: ChatMessage) -> Message:
+    """The message as it is stored."""
+    dialog = make_dialog(make_user(make_tenant()))
+    [stored] = as_messages(dialog, None, [message], Asked(at=NOW, request_id="r", model=None, settings={}))
+    return replace(stored, id=MessageId(MESSAGE_ID))
 
 
 class TestReading:
@@ -64,7 +76,7 @@ class TestReading:
         by_developer = role == "developer"
         said = tuple(ChatMessage(role=ours, text=text, by_developer=by_developer) for text in "ab")
         assert found == said
-        assert [item["role"] for message in said for item in items_of(message, None)] == [role, role]
+        assert [item["role"] for message in said for item in items_of(message)] == [role, role]
 
     def test_what_a_model_did_in_a_row_is_one_message(self) -> None:
         found = messages_of(
@@ -134,7 +146,7 @@ class TestReading:
     def test_content_that_only_openai_knows_stays_as_it_is(self, part: dict[str, Any]) -> None:
         (message,) = messages_of([{"role": "user", "content": [part]}])
         assert message.parts == (Opaque(format=RESPONSES, body=part),)
-        (item,) = items_of(message, None)
+        (item,) = items_of(message)
         assert item["content"] == [part]
 
     @pytest.mark.parametrize(
@@ -151,13 +163,13 @@ class TestReading:
     def test_items_that_only_openai_knows_stay_as_they_are(self, item: dict[str, Any]) -> None:
         (message,) = messages_of([item])
         assert message.parts == (Opaque(format=RESPONSES, body=item),)
-        assert items_of(message, None) == [{name: value for name, value in item.items() if name != "status"}]
+        assert items_of(message) == [{name: value for name, value in item.items() if name != "status"}]
 
     def test_a_tool_of_a_namespace_has_a_flat_name(self) -> None:
         item = {"type": "function_call", "call_id": "c", "name": "find", "namespace": "crm", "arguments": "{}"}
         (message,) = messages_of([item])
         assert message.parts == (ToolCall(id="c", name="crm__find", arguments="{}"),)
-        assert items_of(message, None, namespaces={"crm__find": ("crm", "find")}) == [item]
+        assert items_of(message, namespaces={"crm__find": ("crm", "find")}) == [item]
 
     @pytest.mark.parametrize(
         ("items", "param"),
@@ -230,7 +242,7 @@ GIVEN_BACK = st.lists(RESULTS, min_size=1, max_size=3).map(
 class TestBothWays:
     @given(message=ANSWERS | ASKED | GIVEN_BACK)
     def test_items_with_ids_say_the_message_again(self, message: ChatMessage) -> None:
-        items = items_of(message, MESSAGE_ID)
+        items = items_in(kept(message))
         (found,) = messages_of(items)
         assert _without_ids(found.all_parts) == _without_ids(message.all_parts)
         assert [place_of(item["id"]) for item in items] == [(MESSAGE_ID, place) for place in range(len(items))]
@@ -241,11 +253,11 @@ class TestBothWays:
     def test_the_output_of_a_response_is_what_the_sdk_expects(self, message: ChatMessage) -> None:
         items = output_items(message.all_parts, MESSAGE_ID)
         OUTPUT.validate_json(dumps(items), strict=True)
-        assert items == items_of(message, MESSAGE_ID)
+        assert items == items_in(kept(message))
 
     @given(message=ANSWERS | ASKED | GIVEN_BACK)
     def test_an_upstream_gets_everything_but_thoughts_that_are_not_its_own(self, message: ChatMessage) -> None:
-        items = items_of(message, None)
+        items = items_of(message)
         kept = [
             part
             for part in message.all_parts
@@ -277,9 +289,33 @@ class TestBothWays:
 
     def test_nothing_said_is_nothing_put_out(self) -> None:
         assert output_items((), MESSAGE_ID) == []
-        assert items_of(ChatMessage(role=ChatRole.USER), MESSAGE_ID)[0]["content"] == [
-            {"type": "input_text", "text": ""}
-        ]
+        assert items_in(kept(ChatMessage(role=ChatRole.USER)))[0]["content"] == [{"type": "input_text", "text": ""}]
+
+
+class TestHoles:
+    @given(message=ANSWERS | ASKED | GIVEN_BACK, data=st.data())
+    def test_whatever_is_taken_out_the_rest_stays_what_and_where_it_is(
+        self, message: ChatMessage, data: st.DataObject
+    ) -> None:
+        stored = kept(message)
+        left = items_in(stored)
+        while left:
+            gone = left.pop(data.draw(st.integers(0, len(left) - 1)))
+            stored = without_item(stored, gone["id"])
+            assert items_in(stored) == left
+            with pytest.raises(NotFound):
+                without_item(stored, gone["id"])
+        assert (chat_message(stored).text, chat_message(stored).parts, stored.content) == ("", (), "")
+
+    def test_what_only_other_formats_say_stays_with_the_rest(self) -> None:
+        theirs = Opaque(format=MESSAGES, body={"type": "web_search_tool_result", "content": "found"})
+        failed = ToolResult(call_id="c", name="look", content=(Text(text="no"),), is_error=True)
+        answer = kept(said(ChatRole.ASSISTANT, Text(text="secret"), theirs, Text(text="b")))
+        results = kept(ChatMessage(role=ChatRole.USER, parts=(ToolResult(call_id="b", content=()), failed)))
+        answer, results = (without_item(each, items_in(each)[0]["id"]) for each in (answer, results))
+        assert chat_message(answer).parts == (theirs, Text(text="b"))
+        assert chat_message(results).parts == (failed,)
+        assert "secret" not in str(answer)
 
 
 def _without_ids(parts: Any) -> list[Part]:
@@ -348,7 +384,7 @@ def test_whatever_json_comes_is_read_or_refused(items: list[Any]) -> None:
     except InvalidRequest:
         return
     for message in messages:
-        items_of(message, MESSAGE_ID)
-        items_of(message, None)
+        items_in(kept(message))
+        items_of(message)
     for item in items:
         own_item(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -16,11 +17,13 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from src.api.dialects.request import ParsedRequest
+from src.api.dialects.responses.items import grouped, place_of
+from src.api.dialects.responses.kept import items_in, without_item
 from src.api.dialects.responses.request import parse_response
 from src.api.dialects.responses.stream import ResponsesWriter, after, end_after
 from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat
-from src.domain.completion.content import Opaque
+from src.domain.completion.content import Opaque, Part, Refusal, Text, Thinking, ToolCall, part_body
 from src.domain.completion.deltas import (
     OpaqueDelta,
     PartDelta,
@@ -32,9 +35,11 @@ from src.domain.completion.deltas import (
     grown,
     parts_of,
 )
-from src.domain.completion.model import ChatRequest, FinishReason, Outcome
+from src.domain.completion.model import ChatRequest, ChatRole, FinishReason, Outcome
+from src.domain.dialogs.removing import entries_of
 from src.domain.ledger.model import CallStatus
 from src.shared.money import MicroDollars
+from tests.makers import make_answer, make_dialog, make_message, make_tenant, make_user
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 ANSWER_ID = UUID("0199f7a0-0000-7000-8000-00000000abcd")
@@ -306,3 +311,36 @@ def _by_character(told: Sequence[bytes]) -> list[tuple[int, Any]]:
             first = number - len(words) + 1
             found += [(first + n, (event["type"], event["item_id"], char)) for n, char in enumerate(words)]
     return found
+
+
+ITEMS = st.lists(
+    st.builds(Text, text=st.text(max_size=4, min_size=1))
+    | st.builds(Refusal, text=st.text(max_size=4, min_size=1))
+    | st.builds(Thinking, text=st.text(max_size=4), signature=st.sampled_from([None, "s"]), redacted=st.booleans())
+    | st.builds(ToolCall, id=st.just("c"), name=st.just("f"), arguments=st.text(max_size=4), is_custom=st.booleans())
+    | st.just(SEARCH),
+    max_size=6,
+)
+
+
+@given(parts=ITEMS, data=st.data())
+def test_what_is_left_of_an_answer_has_the_numbers_and_places_it_was_told_with(
+    parts: list[Part], data: st.DataObject
+) -> None:
+    deltas = deltas_of(parts_of(deltas_of(parts)))
+    made = writer()
+    told = events([made.first("public", 0), *map(made.delta, deltas), made.last(outcome())])
+    indexes = sorted({event["output_index"] for event in told if "output_index" in event})
+    gone = data.draw(st.sets(st.sampled_from(indexes))) if indexes else set()
+    stored = make_answer(make_message(make_dialog(make_user(make_tenant()))), id=ANSWER_ID, content="")
+    stored = replace(stored, parts=tuple(map(part_body, parts_of(deltas))))
+    for item in items_in(stored):
+        place = place_of(item["id"])
+        if place is not None and place[1] in gone:
+            stored = without_item(stored, item["id"])
+    kept = writer()
+    items = map(kept.kept, grouped(entries_of(stored), ChatRole.ASSISTANT))
+    again = events([kept.first("public", 0), *items, kept.last(outcome())])
+    left = [event for event in told if event.get("output_index") not in gone]
+    assert [{**event, "response": None} for event in again] == [{**event, "response": None} for event in left]
+    assert again[-1]["response"]["output"] == items_in(stored)

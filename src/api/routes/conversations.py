@@ -10,14 +10,14 @@ from src.api.container import Gateway
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.fields import metadata_field
 from src.api.dialects.responses.ids import conversation_id, id_in
-from src.api.dialects.responses.items import items_of, messages_of, place_of
+from src.api.dialects.responses.items import messages_of
+from src.api.dialects.responses.kept import items_in, without_item
 from src.api.dialects.responses.lists import ItemPage, ItemPageDep, item_list
 from src.api.native import answer
 from src.domain.completion.model import ChatMessage
 from src.domain.dialogs import use_cases
 from src.domain.dialogs.model import Dialog, DialogId, Message, MessageId, MessageStatus
 from src.domain.dialogs.responding import Asked, add_to_conversation, change_conversation, conversation
-from src.domain.dialogs.storing import chat_message
 from src.domain.identity.model import Principal
 from src.shared.errors import InvalidRequest, NotFound
 
@@ -89,17 +89,11 @@ async def get_item(name: str, item: str, principal: PrincipalDep, gateway: Gatew
 @router.delete("/{name}/items/{item}")
 async def delete_item(name: str, item: str, principal: PrincipalDep, gateway: GatewayDep) -> Response:
     """Take an item out; what follows it stays."""
-    _, said = await conversation(principal, _dialog_id(name), gateway.dialogs)
-    message = next((each for each in said if each.id == id_in(item)), None)
-    if message is None:
+    message_id = id_in(item)
+    if message_id is None:
         raise NotFound(f"Item with id {item[:100]!r} not found.")
-    items = _items_in([message])
-    _named(items, item)
-    left = messages_of([each for each in items if each["id"] != item])
-    place = place_of(item)
-    assert place is not None  # noqa: S101 - it is the id of one of the items
     dialog = await change_conversation(
-        principal, message.dialog_id, MessageId(message.id), left[0] if left else None, place[1], gateway.dialogs
+        principal, _dialog_id(name), MessageId(message_id), lambda said: without_item(said, item), gateway.dialogs
     )
     return answer(_shape(dialog))
 
@@ -140,7 +134,7 @@ async def _items(name: str, principal: Principal, gateway: Gateway) -> list[dict
 
 
 def _items_in(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [item for each in messages for item in items_of(chat_message(each), each.id, removed=each.removed)]
+    return [item for each in messages for item in items_in(each)]
 
 
 def _named(items: Sequence[dict[str, Any]], item_id: str) -> dict[str, Any]:

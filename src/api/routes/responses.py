@@ -8,7 +8,7 @@ from starlette.responses import Response
 from src.api.deps import GatewayDep, JsonObject, PrincipalDep
 from src.api.dialects.counts import count_headers
 from src.api.dialects.responses.ids import id_in, response_id
-from src.api.dialects.responses.items import items_of
+from src.api.dialects.responses.kept import items_in
 from src.api.dialects.responses.lists import ItemPageDep, item_list
 from src.api.dialects.responses.request import parse_response
 from src.api.dialects.responses.state import asked_chat, is_background, listened_again, respond, told_again
@@ -19,7 +19,6 @@ from src.domain.completion.use_cases import resolve
 from src.domain.dialogs.following import cancel_answer
 from src.domain.dialogs.model import MessageId
 from src.domain.dialogs.responding import forget_answer, get_answer, inputs_of
-from src.domain.dialogs.storing import chat_message
 from src.shared.errors import InvalidRequest, NotFound
 
 router = APIRouter(prefix="/v1/responses", tags=["compatible"])
@@ -89,5 +88,5 @@ async def cancel_response(name: str, principal: PrincipalDep, gateway: GatewayDe
 async def list_input_items(name: str, page: ItemPageDep, principal: PrincipalDep, gateway: GatewayDep) -> Response:
     """What was asked for a response."""
     inputs = await inputs_of(principal, _answer_id(name), gateway.dialogs)
-    items = [item for each in inputs for item in items_of(chat_message(each), each.id, removed=each.removed)]
+    items = [item for each in inputs for item in items_in(each)]
     return answer(item_list(items, page))

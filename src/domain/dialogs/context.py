@@ -83,7 +83,7 @@ def _no_result(call: ToolCall) -> ToolResult:
 
 def _words(message: Message) -> str:
     """Everything there is to count in a message; files by their length, which is more than they cost."""
-    return str(message.parts) if message.parts else message.content
+    return str(message.all_parts) if message.parts else message.content
 
 
 def _kept_for_answer(model: Model, parameters: Parameters) -> int:

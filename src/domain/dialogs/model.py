@@ -20,7 +20,7 @@ MessageId = NewType("MessageId", UUID)
 DROPPED = "dropped"
 """The setting of an answer that names what its model was not told."""
 REMOVED = "removed"
-"""The setting of a message that tells the places of items that were taken out of it."""
+"""The type of what stands among a message's parts where something was taken out: others keep their places."""
 DEVELOPERS = "developers"
 """The setting of a system message that its client calls a developer's."""
 
@@ -102,17 +102,14 @@ class Message:
     @property
     def all_parts(self) -> Sequence[Mapping[str, Any]]:
         """The typed parts; plain text is one text part."""
-        return self.parts or ({"type": "text", "text": self.content},)
+        if not self.parts:
+            return ({"type": "text", "text": self.content},)
+        return tuple(part for part in self.parts if part["type"] != REMOVED)
 
     @property
     def dropped(self) -> tuple[str, ...]:
         """Names of what its model was not told."""
         return tuple((self.settings or {}).get(DROPPED, ()))
-
-    @property
-    def removed(self) -> tuple[int, ...]:
-        """Places, among its items, of those that were taken out: the others keep theirs."""
-        return tuple((self.settings or {}).get(REMOVED, ()))
 
 
 def new_question(dialog: Dialog, parent_id: MessageId | None, content: str, request_id: str, now: datetime) -> Message:

@@ -3,7 +3,7 @@
 A response is an answer of a dialog with everything that was asked with it; a conversation is a dialog.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,6 @@ from src.domain.completion.ports import TokenMeter
 from src.domain.dialogs.context import as_told, fitting
 from src.domain.dialogs.model import (
     DEVELOPERS,
-    REMOVED,
     Dialog,
     DialogId,
     Message,
@@ -191,25 +190,20 @@ async def change_conversation(
     principal: Principal,
     dialog_id: DialogId,
     message_id: MessageId,
-    left: ChatMessage | None,
-    removed: int,
+    change: Callable[[Message], Message],
     ports: DialogPorts,
 ) -> Dialog:
-    """Leave only this of a message, or nothing, without the item that was at a place; what follows it stays.
+    """Make something else of a message of the current branch, as it stands when nobody else can change it.
 
-    Raises NotFound.
+    Raises NotFound, and whatever the change raises.
     """
     async with ports.open_uow(principal.tenant_id) as uow:
         dialog = await _kept_still(uow, principal, dialog_id)
-        message = await uow.dialogs.message(dialog.id, message_id)
+        path = [] if dialog.head_id is None else await uow.dialogs.path(dialog.id, dialog.head_id, limit=MAX_HISTORY)
+        message = next((each for each in path if each.id == message_id), None)
         if message is None or message.status is MessageStatus.IN_PROGRESS:
             raise NotFound("No such item.")
-        if left is None:
-            await uow.dialogs.remove(message)
-        else:
-            settings = {**(message.settings or {}), REMOVED: sorted({*message.removed, removed})}
-            parts = stored_parts(left.all_parts)
-            await uow.dialogs.change(replace(message, content=left.text, parts=parts, settings=settings))
+        await uow.dialogs.change(change(message))
         await uow.commit()
     return dialog
 

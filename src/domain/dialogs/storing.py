@@ -87,7 +87,7 @@ def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
 
 def chat_message(message: Message) -> ChatMessage:
     """A stored message as a model is told it."""
-    parts = tuple(map(part_from, message.parts))
+    parts = tuple(map(part_from, message.all_parts)) if message.parts else ()
     by_developer = bool((message.settings or {}).get(DEVELOPERS))
     return ChatMessage(role=ChatRole(message.role.value), text=message.content, parts=parts, by_developer=by_developer)
 

@@ -5,10 +5,10 @@ first one, `fc_<hex>_2` the third. An item that was taken out leaves its place e
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, groupby
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeVar
 from uuid import UUID
 
 from src.api.dialects.fields import object_at, text_at
@@ -29,6 +29,8 @@ from src.domain.completion.content import (
 from src.domain.completion.model import ChatMessage, ChatRole
 from src.domain.completion.tools import flat_name
 from src.shared.errors import InvalidRequest
+
+T = TypeVar("T")
 
 Namespaces = Mapping[str, tuple[str, str]]
 """Flat names of tools with their namespaces and their names there."""
@@ -214,46 +216,22 @@ def _referenced(item: Mapping[str, Any]) -> str | None:
     return found if kind_of(item) == "item_reference" and isinstance(found, str) else None
 
 
-def items_of(
-    message: ChatMessage,
-    message_id: UUID | None,
-    *,
-    namespaces: Namespaces | None = None,
-    removed: Collection[int] = (),
-) -> list[dict[str, Any]]:
-    """A message as items of a list, where some places are empty. With a `message_id` of None as input for an upstream:
-    then they have no ids, and thoughts that OpenAI cannot read are left out.
-    """
-    if message.role is ChatRole.ASSISTANT:
-        written = _model_items(message.all_parts, namespaces or {}, for_upstream=message_id is None)
-    else:
-        written = _others_items(message)
-    if message_id is None:
-        return [_for_upstream(item) for item in written]
-    return with_ids(written, message_id, removed=removed)
+def items_of(message: ChatMessage, *, namespaces: Namespaces | None = None) -> list[dict[str, Any]]:
+    """A message as input for an upstream: without ids, and without thoughts that OpenAI cannot read."""
+    groups = grouped(message.all_parts or _nothing(message.role), message.role)
+    kept = (group for group in groups if not isinstance(group[0], Thinking) or _is_openais(group[0]))
+    role = role_name(message.role, by_developer=message.by_developer)
+    return [_for_upstream(item) for group in kept for item in written(group, role, namespaces or {})]
 
 
-def output_items(
-    parts: Sequence[Part],
-    message_id: UUID,
-    *,
-    status: str = "completed",
-    namespaces: Namespaces | None = None,
-    removed: Collection[int] = (),
-) -> list[dict[str, Any]]:
-    """An answer's parts as the output of a response; the last item has its `status`."""
-    items = with_ids(_model_items(parts, namespaces or {}), message_id, removed=removed)
-    if items and "status" in items[-1]:
-        items[-1] = {**items[-1], "status": status}
-    return items
+def _nothing(role: ChatRole) -> tuple[Part, ...]:
+    """A model may say nothing; what others say is something, though it be empty."""
+    return () if role is ChatRole.ASSISTANT else (Text(text=""),)
 
 
-def with_ids(
-    items: Iterable[Mapping[str, Any]], message_id: UUID, *, first: int = 0, removed: Collection[int] = ()
-) -> list[dict[str, Any]]:
-    """Items with the ids that tell their places, of which the first one is given and some are empty."""
-    places = (place for place in count(first) if place not in removed)
-    return [{**item, "id": item_id(prefix_of(item), message_id, next(places))} for item in items]
+def role_name(role: ChatRole, *, by_developer: bool) -> str:
+    """What somebody is called here."""
+    return DEVELOPER if by_developer else role.value
 
 
 def prefix_of(item: Mapping[str, Any]) -> str:
@@ -276,27 +254,42 @@ PREFIXES = {
 """How ids of items begin."""
 
 
-def _others_items(message: ChatMessage) -> list[dict[str, Any]]:
-    """What a user or the system said, and what tools gave back."""
-    role = DEVELOPER if message.by_developer else message.role.value
-    items: list[dict[str, Any]] = []
-    content: list[Part] = []
-    for part in message.all_parts:
-        if isinstance(part, ToolResult) or (isinstance(part, Opaque) and not _is_content(part)):
-            items += [*_said_by(role, content), *_result_items(part)]
-            content = []
-        else:
-            content.append(part)
-    return [*items, *_said_by(role, content)] or [_user_item(role, (Text(text=message.text),))]
+def grouped(parts: Iterable[T], role: ChatRole) -> Iterator[tuple[T, ...]]:
+    """The runs of neighbours that are one item: a model's refusal stands in the message of the text before it, what
+    others say between results of tools is one message.
+    """
+    run: list[T] = []
+    for part in parts:
+        if run and not _goes_on(run[-1], part, is_models=role is ChatRole.ASSISTANT):
+            yield tuple(run)
+            run = []
+        run.append(part)
+    if run:
+        yield tuple(run)
 
 
-def _is_content(part: Opaque) -> bool:
-    """Whether it stands inside a message."""
-    return str(part.body.get("type")).startswith(("input_", "encrypted_"))
+def _goes_on(before: object, part: object, *, is_models: bool) -> bool:
+    if is_models:
+        return isinstance(before, Text) and isinstance(part, Refusal)
+    return _is_content(before) and _is_content(part)
 
 
-def _said_by(role: str, content: Sequence[Part]) -> list[dict[str, Any]]:
-    return [_user_item(role, content)] if content else []
+def written(group: Sequence[Part], role: str, namespaces: Namespaces) -> list[dict[str, Any]]:
+    """The item that parts make, without an id; none where only another format can say it."""
+    if role == ChatRole.ASSISTANT:
+        items = model_item(group[0], namespaces)
+        for part in group[1:]:
+            assert isinstance(part, Refusal)  # noqa: S101 - nothing else follows in the same item
+            items[-1]["content"].append(output_content(part))
+        return items
+    return [_user_item(role, group)] if _is_content(group[0]) else _result_items(group[0])
+
+
+def _is_content(part: object) -> bool:
+    """Whether it stands inside a message of somebody who is no model."""
+    if isinstance(part, Opaque):
+        return str(part.body.get("type")).startswith(("input_", "encrypted_"))
+    return isinstance(part, Text | Refusal | Media | Thinking | ToolCall)
 
 
 def _user_item(role: str, content: Sequence[Part]) -> dict[str, Any]:
@@ -311,19 +304,6 @@ def _result_items(part: Part) -> list[dict[str, Any]]:
     has_files = any(isinstance(each, Media) for each in part.content)
     output = input_content(part.content) if has_files else part.text
     return [{"type": kind, "call_id": part.call_id, "output": output, "status": "completed"}]
-
-
-def _model_items(parts: Iterable[Part], namespaces: Namespaces, *, for_upstream: bool = False) -> list[dict[str, Any]]:
-    """What a model said: a refusal stands in the message of the text before it, everything else is an item."""
-    items: list[dict[str, Any]] = []
-    before: Part | None = None
-    for part in parts:
-        if isinstance(part, Refusal) and isinstance(before, Text):
-            items[-1]["content"].append(output_content(part))
-        elif not (for_upstream and isinstance(part, Thinking) and not _is_openais(part)):
-            items += model_item(part, namespaces)
-        before = part
-    return items
 
 
 def unsaid(messages: Iterable[ChatMessage]) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from src.api.container import Gateway
-from src.api.dialects.responses.items import items_of, place_of, references_in, with_items
+from src.api.dialects.responses.items import place_of, references_in, with_items
+from src.api.dialects.responses.kept import items_in
 from src.api.dialects.responses.request import ResponsesRequest, parse_response
 from src.domain.dialogs.model import MessageId
 from src.domain.dialogs.responding import said_before
-from src.domain.dialogs.storing import chat_message
 from src.domain.identity.model import Principal
 from src.shared.errors import InvalidRequest, NotFound
 
@@ -38,5 +38,5 @@ async def _items(messages: set[UUID], principal: Principal, gateway: Gateway) ->
     if len(messages) > MAX_REFERENCED:
         raise InvalidRequest(f"The input names items of more than {MAX_REFERENCED} messages.", param="input")
     said = await said_before(principal, map(MessageId, sorted(messages)), gateway.dialogs)
-    items = (item for each in said for item in items_of(chat_message(each), each.id, removed=each.removed))
+    items = (item for each in said for item in items_in(each))
     return {item["id"]: item for item in items}

@@ -289,7 +289,7 @@ def _wire(
     body = {name: value for name, value in asked.body.items() if name not in _STATE}
     given = body.get("input")
     namespaces = namespaces_in(asked)
-    before = [item for message in history for item in items_of(message, None, namespaces=namespaces)]
+    before = [item for message in history for item in items_of(message, namespaces=namespaces)]
     left_out = unsaid(history)
     if isinstance(given, list):
         now = [own for item in given if (own := own_item(item)) is not None]

@@ -11,22 +11,23 @@ from starlette.responses import Response
 from src.api.container import Gateway
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.responses.ids import id_in, response_id
-from src.api.dialects.responses.items import output_items
+from src.api.dialects.responses.items import grouped
+from src.api.dialects.responses.kept import asked_tools, output_items
 from src.api.dialects.responses.references import with_referenced_items
 from src.api.dialects.responses.reply import response_body, status_of
 from src.api.dialects.responses.request import NAMES, ResponsesRequest, chat_of, namespaces_in, parse_response
 from src.api.dialects.responses.stream import ResponsesWriter, after, end_after
-from src.api.dialects.responses.tools import namespaces_of
 from src.api.dialects.streaming import Door, Stateful, serve
 from src.api.errors import Dialect, error_body, error_response
 from src.api.sse import KEEPALIVE, EventStream
 from src.domain.catalog.model import Usage
-from src.domain.completion.content import Part, part_from
-from src.domain.completion.deltas import PartDelta, deltas_of, grown
+from src.domain.completion.content import Part
+from src.domain.completion.deltas import PartDelta, grown
 from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole, FinishReason, Outcome, WireChunk
 from src.domain.completion.use_cases import resolve
 from src.domain.dialogs.following import growing
 from src.domain.dialogs.model import DialogId, Message, MessageId, MessageStatus
+from src.domain.dialogs.removing import Entry, Removed, entries_of
 from src.domain.dialogs.responding import Asked, Place, get_answer, place_of
 from src.domain.dialogs.storing import call_status
 from src.domain.identity.model import Principal
@@ -141,23 +142,12 @@ def told_again(answer: Message) -> dict[str, Any]:
         model=_model(answer),
         echo=settings,
         status=status,
-        output=output_items(
-            _parts(answer),
-            answer.id,
-            status=_item_status(answer),
-            namespaces=namespaces_of(settings.get("tools") or ()),
-            removed=answer.removed,
-        ),
+        output=output_items(entries_of(answer), answer.id, status=_item_status(answer), namespaces=asked_tools(answer)),
         usage=answer.usage,
         error=_error(answer),
         incomplete_reason=reason,
         completed_at=answer.completed_at,
     )
-
-
-def _parts(answer: Message) -> Sequence[Part]:
-    """A thought may be a signature alone, but text that says nothing is no item."""
-    return [part_from(each) for each in answer.all_parts if each != {"type": "text", "text": ""}]
 
 
 def _item_status(answer: Message) -> str:
@@ -230,19 +220,22 @@ async def _events(
             async for each in heard:
                 if isinstance(each, Outcome):
                     yield end_after(_end(each, writer, request_id), starting_after)
-                else:
-                    for left in after([writer.delta(each)], starting_after):
-                        yield left
+                    continue
+                told = writer.kept(each) if isinstance(each, tuple) else writer.delta(each)
+                for left in after([told], starting_after):
+                    yield left
     except GatewayError as error:
         failed = writer.error(error_body(error, Dialect.OPENAI, request_id))
         yield end_after(failed, starting_after)
 
 
-async def _heard(answer: Message, principal: Principal, gateway: Gateway) -> AsyncGenerator[PartDelta | Outcome]:
+async def _heard(
+    answer: Message, principal: Principal, gateway: Gateway
+) -> AsyncGenerator[PartDelta | tuple[Entry, ...] | Outcome]:
     """Its pieces from the first one on, and last how it ended.
 
     They come as they do where it is given here and now, as they are noted where another replica gives it; what is
-    relayed comes when it has ended.
+    relayed or has ended comes in the parts that it is kept in, those of one item together.
     """
     answering = gateway.completions.running.find(answer.id)
     if answering is not None:
@@ -257,11 +250,16 @@ async def _heard(answer: Message, principal: Principal, gateway: Gateway) -> Asy
     told: Sequence[Part] = ()
     async with aclosing(growing(principal, answer, gateway.dialogs, gateway.completions)) as found:
         async for message in found:
+            entries = entries_of(message)
+            parts = [each for each in entries if not isinstance(each, Removed)]
             has_ended = message.status is not MessageStatus.IN_PROGRESS
-            if has_ended or is_background(answer):
-                before, told = told, _parts(message)
-                for piece in grown(before, told):
+            if has_ended and not told:
+                for item in grouped(entries, ChatRole.ASSISTANT):
+                    yield item
+            elif (has_ended or is_background(answer)) and len(parts) == len(entries):
+                for piece in grown(told, parts):
                     yield piece
+                told = parts
             if has_ended:
                 yield _outcome(message, gateway)
 
@@ -287,5 +285,4 @@ def _outcome(answer: Message, gateway: Gateway) -> Outcome:
         attempts=(),
         ended_at=answer.completed_at or answer.created_at,
         error=error,
-        deltas=deltas_of(_parts(answer)),
     )

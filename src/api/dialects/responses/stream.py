@@ -1,6 +1,7 @@
 """OpenAI responses, outwards: for answers that were translated (relayed ones go out nearly as they came)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -9,12 +10,13 @@ import orjson
 
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.responses.cut import Relayed
-from src.api.dialects.responses.items import Namespaces, model_item, output_items, with_ids
+from src.api.dialects.responses.items import Namespaces, item_id, model_item, prefix_of
+from src.api.dialects.responses.kept import output_items
 from src.api.dialects.responses.open import Event, OpenCall, OpenItem, OpenMessage, OpenThought
 from src.api.dialects.responses.reply import response_body, status_of, usage_body
 from src.api.dialects.responses.tools import namespaces_of
 from src.api.sse import event
-from src.domain.completion.content import Refusal, Text
+from src.domain.completion.content import Media, Part, Refusal, Text, ToolResult
 from src.domain.completion.deltas import (
     OpaqueDelta,
     PartDelta,
@@ -22,8 +24,10 @@ from src.domain.completion.deltas import (
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
+    deltas_of,
 )
 from src.domain.completion.model import Outcome
+from src.domain.dialogs.removing import Entry, Removed
 
 _ERROR_CODES = frozenset({"server_error", "rate_limit_exceeded", "invalid_prompt"})
 
@@ -58,6 +62,7 @@ class ResponsesWriter:
         self._open: OpenMessage | OpenThought | None = None
         self._calls: dict[int, OpenCall] = {}
         self._output: list[dict[str, Any]] = []
+        self._holes: set[int] = set()
 
     def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
         """A response."""
@@ -80,10 +85,14 @@ class ResponsesWriter:
         """Some more of the answer."""
         return self._numbered(self._events_of(delta))
 
+    def kept(self, item: Sequence[Entry]) -> bytes:
+        """A whole item as it is kept; of one that was taken out only the numbers are spent."""
+        return self._numbered(self._kept(item))
+
     def last(self, outcome: Outcome) -> bytes:
         """The end of what is open, and of the response."""
         ended = self._numbered(self._end_all(_item_status(outcome)))
-        return ended + self._numbered([_last_word(self._ended(outcome, self._output))])
+        return ended + self._numbered([_last_word(self._ended(outcome, self._told()))])
 
     def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
         """The same for a relayed stream that was stopped: what is open ends, then the response."""
@@ -108,7 +117,7 @@ class ResponsesWriter:
         open_items: list[OpenItem] = [*self._calls.values(), *([self._open] if self._open is not None else [])]
         for item in open_items:
             self._output[item.index] = item.item("incomplete")
-        failed = self._body(status="failed", output=self._output, error=told)
+        failed = self._body(status="failed", output=self._told(), error=told)
         if relayed:
             heard = Relayed(relayed)
             self._number = heard.number
@@ -141,9 +150,26 @@ class ResponsesWriter:
         told: list[bytes] = []
         for name, fields in events:
             number += len(fields["delta"]) if "delta" in fields else 1
-            told.append(event({"type": name, "sequence_number": number, **fields}, name=name))
+            if fields.get("output_index") not in self._holes:
+                told.append(event({"type": name, "sequence_number": number, **fields}, name=name))
         self._number = number
         return b"".join(told)
+
+    def _told(self) -> list[dict[str, Any]]:
+        return [item for index, item in enumerate(self._output) if index not in self._holes]
+
+    def _kept(self, item: Sequence[Entry]) -> Iterator[Event]:
+        yield from self._end_open()
+        for entry in item:
+            if isinstance(entry, Removed):
+                self._holes.add(len(self._output))
+            for part in entry.shape if isinstance(entry, Removed) else (entry,):
+                if isinstance(part, Media | ToolResult):  # of an answer that a client told us
+                    yield from self._put(part)
+                    continue
+                for delta in deltas_of((part,)):
+                    own = replace(delta, index=len(self._calls)) if isinstance(delta, ToolCallDelta) else delta
+                    yield from self._events_of(own)
 
     def _events_of(self, delta: PartDelta) -> Iterator[Event]:
         match delta:
@@ -157,7 +183,7 @@ class ResponsesWriter:
             case ToolCallDelta():
                 yield from self._call(delta)
             case OpaqueDelta():
-                yield from self._put(delta)
+                yield from self._put(delta.part)
 
     def _say(self, kind: type[Text] | type[Refusal], text: str) -> Iterator[Event]:
         if not isinstance(self._open, OpenMessage) or not self._open.takes(kind):
@@ -184,11 +210,11 @@ class ResponsesWriter:
             yield from call.begin()
         yield from call.add(delta)
 
-    def _put(self, delta: OpaqueDelta) -> Iterator[Event]:
-        for told in model_item(delta.part, self._namespaces):
+    def _put(self, part: Part) -> Iterator[Event]:
+        for told in model_item(part, self._namespaces):
             yield from self._end_open()
             index = self._next_index()
-            item = with_ids([told], self._answer_id, first=index)[0]
+            item = {**told, "id": item_id(prefix_of(told), self._answer_id, index)}
             self._output[index] = item
             yield "response.output_item.added", {"output_index": index, "item": item}
             yield "response.output_item.done", {"output_index": index, "item": item}
