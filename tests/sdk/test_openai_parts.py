@@ -245,6 +245,41 @@ async def test_thoughts_of_one_model_are_not_told_to_another_and_that_is_said(cl
     assert answered.parse().choices[0].message.content == "echo: and now?"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("after", ["gpt-4o", OPENROUTER_MODEL])
+@pytest.mark.parametrize("model", [*THINKERS, "gemini-3-pro-preview"])
+async def test_a_talk_goes_on_with_servers_that_never_heard_of_what_was_thought(
+    scene: Scene, client: AsyncOpenAI, model: str, after: str, stream: bool
+) -> None:
+    given: Any = {"tools": [strict(WEATHER)], "reasoning_effort": "high"}
+    messages = question("call it")
+    completion = await asked(client, stream=stream, model=model, messages=messages, **given)
+    answer: Any = json.loads(completion.choices[0].message.model_dump_json(exclude_none=True, exclude={"parsed"}))
+    assert "reasoning_details" in answer
+    call = answer["tool_calls"][0]
+    call["function"].pop("parsed_arguments", None)
+    call.pop("index", None)  # which the SDK leaves in what it puts together
+    messages += [answer, {"role": "tool", "tool_call_id": call["id"], "content": "cold"}]
+    answered = await client.chat.completions.with_raw_response.create(model=after, messages=messages, **given)
+    assert answered.headers["x-gateway-dropped-params"] == "reasoning_content"
+    sent = scene.upstream.requests[-1].json["messages"][1]
+    assert set(sent) <= {"role", "content", "annotations", "tool_calls"}
+    assert set(sent["tool_calls"][0]) <= {"id", "type", "function"}
+
+
+@pytest.mark.parametrize(
+    ("after", "dropped"), [("gpt-4o", "reasoning_content"), (OPENROUTER_MODEL, None)], ids=["openai", "openrouter"]
+)
+async def test_thoughts_that_nothing_proves_are_told_to_servers_that_have_a_field_for_them(
+    scene: Scene, client: AsyncOpenAI, after: str, dropped: str | None
+) -> None:
+    thought: Any = {"role": "assistant", "content": "Hm!", "reasoning_content": "Hm?"}
+    messages = [*question("hello"), thought, *question("and now?")]
+    answered = await client.chat.completions.with_raw_response.create(model=after, messages=messages)
+    assert answered.headers.get("x-gateway-dropped-params") == dropped
+    assert ("reasoning_content" in scene.upstream.requests[-1].json["messages"][1]) is (dropped is None)
+
+
 @pytest.mark.parametrize("model", THINKERS)
 async def test_tokens_of_thoughts_are_counted_where_the_provider_tells_them(client: AsyncOpenAI, model: str) -> None:
     completion = await client.chat.completions.create(model=model, messages=question("hello"), reasoning_effort="high")

@@ -74,8 +74,9 @@ def _never_streams(*_: object) -> NoReturn:
 class _Format:
     """A wire format, as functions. A whole body has at most so many bytes.
 
-    `answered` puts what the gateway has its own values for into a whole answer. Where there is an `address`, it says
-    below the target's URL whether the answer is to be a stream; elsewhere the body does.
+    `answered` puts what the gateway has its own values for into a whole answer. `left_out` names what the body lacks of
+    the client's messages. Where there is an `address`, it says below the target's URL whether the answer is to be a
+    stream; elsewhere the body does.
     """
 
     body_for: Callable[[UpstreamRequest, Mapping[str, Any], str], dict[str, Any]]
@@ -83,6 +84,7 @@ class _Format:
     read_delivered: Callable[[bytes], Delivered] = _never_streams
     reader: Callable[[ChatRequest, WireBody], StreamReader] = _never_streams
     answered: Callable[[Reply, WireBody], Reply] = lambda reply, wire: reply
+    left_out: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[str, ...]] = lambda told, body: ()
     most_bytes: int = MAX_BODY_BYTES
     address: Callable[[str, bool], str] | None = None
 
@@ -98,6 +100,7 @@ _FORMATS = {
         reader=lambda chat, wire: relay_openai.OpenAIReader(
             wants_usage=wire.wants_usage, choices=relay_openai.choices_of(wire.body)
         ),
+        left_out=relay_openai.left_out,
     ),
     WireFormat.MESSAGES: _Format(
         body_for=relay_anthropic.body_for,
@@ -158,14 +161,14 @@ class Relay(ChatModel):
         finally:
             response.close()
         reply = self._format.answered(self._format.read_reply(data), wire)
-        return replace(reply, dropped=_left_out(wire, body))
+        return replace(reply, dropped=self._left_out(wire, body))
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[UpstreamEvent]:
         """Whole events as they arrive. The last ones come in `Finished.wire`, to be sent once the call is settled."""
         wire, body = self._wire_of(request), self._body_for(request)
         response = await self._open(request, body)
         try:
-            if dropped := _left_out(wire, body):
+            if dropped := self._left_out(wire, body):
                 yield Dropped(dropped)
             if not response.content_type.startswith("text/event-stream"):
                 raise relay_failures.malformed("The provider did not answer with a stream.", response.status)
@@ -183,6 +186,11 @@ class Relay(ChatModel):
         if self._format.address is None and (request.chat.stream or "stream" in body):
             body["stream"] = request.chat.stream
         return body
+
+    def _left_out(self, wire: WireBody, body: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of what the client said and the provider is not told; which model is meant, the address may say."""
+        fields = (name for name in wire.body if name not in body and name != "model")
+        return (*wire.left_out, *fields, *self._format.left_out(wire.body, body))
 
     async def _open(self, request: UpstreamRequest, body: dict[str, Any]) -> aiohttp.ClientResponse:
         """Send the request; raises UpstreamFailed unless the upstream answers with success."""
@@ -327,11 +335,6 @@ class _Feed:
 
 def _timeout(connect_s: float, read_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=read_s)
-
-
-def _left_out(wire: WireBody, body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of what the client said and the provider is not told; which model is meant, it may know by the address."""
-    return (*wire.left_out, *(name for name in wire.body if name not in body and name != "model"))
 
 
 def _dumped(body: dict[str, Any]) -> bytes | BytesIO:

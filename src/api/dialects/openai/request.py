@@ -15,6 +15,7 @@ from src.api.dialects.fields import (
     text_field,
 )
 from src.api.dialects.openai.content import OWN, MessageReader
+from src.api.dialects.openai.foreign import without_foreign
 from src.api.dialects.openai.tools import Untranslated, choice_of, format_of, speaks_of_functions, tools_of
 from src.api.dialects.request import ParsedRequest
 from src.domain.completion.model import ChatRequest, Parameters, WireBody
@@ -48,6 +49,7 @@ def parse_chat_completion(body: Mapping[str, Any], headers: Mapping[str, str]) -
     reader = MessageReader()
     messages = reader.read(messages_field(body))
     _read_modalities(body, reader.untranslatable, untranslated)
+    relayed, foreign = without_foreign(body)
     chat = ChatRequest(
         messages=messages,
         parameters=_parameters(body, untranslated),
@@ -56,9 +58,10 @@ def parse_chat_completion(body: Mapping[str, Any], headers: Mapping[str, str]) -
         stream=flag_field(body, "stream"),
         wire=WireBody(
             format=OWN,
-            body=body,
+            body=relayed,
             headers={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
             untranslatable=tuple(reader.untranslatable),
+            left_out=foreign,
             wants_usage=isinstance(stream_options, dict) and stream_options.get("include_usage") is True,
         ),
     )

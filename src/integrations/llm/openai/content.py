@@ -23,11 +23,13 @@ from src.domain.completion.content import (
 from src.domain.completion.model import ChatMessage, ChatRole, Failure, UpstreamFailed, UpstreamRequest
 from src.integrations.llm.translation import safe_call_id
 
+GOOGLES = re.compile(r"(?:.*/)?gemini", re.I)
+"""Names of models that know Google's signatures, whoever serves them."""
+
 _DETAILS = ("auto", "low", "high", "original")
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _MISTRALS = re.compile(r"(?:.*/)?(?:open-)?(?:mistral|ministral|mixtral|magistral|codestral|devstral|pixtral)", re.I)
 _MISTRALS_ID = re.compile(r"[a-zA-Z0-9]{9}")
-_GOOGLES = re.compile(r"(?:.*/)?gemini", re.I)
 
 
 class Speaker:
@@ -162,7 +164,7 @@ class Speaker:
             else {"type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
         )
         said = {"id": self._call_id(call.id), **called}
-        if call.signature and _GOOGLES.match(self._model.upstream):
+        if call.signature and GOOGLES.match(self._model.upstream):
             said["extra_content"] = {"google": {"thought_signature": call.signature}}
         return said
 

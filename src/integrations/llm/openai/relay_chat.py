@@ -1,14 +1,22 @@
 """OpenAI's chat completions, as the relay lane reads and changes them."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import Delivered, Finished, FinishReason, Reply, UpstreamRequest
 from src.integrations.llm import relay_failures
+from src.integrations.llm.openai.content import GOOGLES
+from src.integrations.llm.openai.request import MAX_COMPLETION_TOKENS
 from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
 
 CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
+"""Fields of other servers' answers. OpenAI has none of them, and shows no thoughts here."""
+_OPENAIS = re.compile(r"(?:ft:)?(?:gpt-(?!oss)|chatgpt-|codex|o\d)")
+"""Models of its own: in its place may be another server, whose models want their thoughts back."""
 
 _REASONS = {
     "length": FinishReason.LENGTH,
@@ -21,14 +29,58 @@ FAILED = "error"
 
 
 def body_for(request: UpstreamRequest, wire_body: Mapping[str, Any], cap_field: str) -> dict[str, Any]:
-    """The client's body with the model, the output cap and the usage option changed; the client's own is untouched."""
+    """The client's body with the model, the output cap and the usage option changed; the client's own is untouched.
+
+    Its history is without what other servers put there and this one refuses.
+    """
     body = {**wire_body, "model": request.model.upstream}
+    if messages := _messages(wire_body):
+        body["messages"] = _as_known(messages, request.model.upstream, cap_field)
     if request.output_cap is not None:
         _cap(body, request.output_cap, request.model.max_output, cap_field)
     if request.chat.stream:
         options = body.get("stream_options")
         body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     return body
+
+
+def left_out(told: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The name for thoughts that were told, and are not in the body."""
+    had, has = (sum(any(map(message.get, _THOUGHTS)) for message in _messages(each)) for each in (told, body))
+    return ("thinking",) if has < had else ()
+
+
+def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return body.get("messages") or []
+
+
+def _as_known(messages: list[dict[str, Any]], upstream: str, cap_field: str) -> list[dict[str, Any]]:
+    """Without fields of answers that are unknown where the model is; Google's signatures are known to its own models."""
+    is_openais = cap_field == MAX_COMPLETION_TOKENS and _OPENAIS.match(upstream) is not None
+    unknown, signed = _THOUGHTS if is_openais else (), GOOGLES.match(upstream) is not None
+    return [
+        _answer(message, unknown, signed=signed) if message.get("role") == "assistant" else message
+        for message in messages
+    ]
+
+
+def _answer(message: dict[str, Any], unknown: Sequence[str], *, signed: bool) -> dict[str, Any]:
+    known = message
+    if any(name in message for name in unknown):
+        known = {name: value for name, value in message.items() if name not in unknown}
+    calls = known.get("tool_calls")
+    if not signed and isinstance(calls, list) and any(map(_is_signed, calls)):
+        known = {**known, "tool_calls": [_unsigned(call) if _is_signed(call) else call for call in calls]}
+    return known
+
+
+def _is_signed(call: Mapping[str, Any]) -> bool:
+    extra = call.get("extra_content")
+    return isinstance(extra, dict) and "google" in extra
+
+
+def _unsigned(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in call.items() if name != "extra_content"}
 
 
 def _cap(body: dict[str, Any], output_cap: int, max_output: int, cap_field: str) -> None:
