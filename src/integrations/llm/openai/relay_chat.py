@@ -55,7 +55,7 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _as_known(messages: list[dict[str, Any]], upstream: str, cap_field: str) -> list[dict[str, Any]]:
-    """Without fields of answers that are unknown where the model is; Google's signatures are known to its own models."""
+    """Answers without fields unknown where the model is: Google's signatures are for its own models alone."""
     is_openais = cap_field == MAX_COMPLETION_TOKENS and _OPENAIS.match(upstream) is not None
     unknown, signed = _THOUGHTS if is_openais else (), GOOGLES.match(upstream) is not None
     return [
