@@ -24,6 +24,7 @@ KNOWN = KNOWN_OF_COUNTING | names(
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 LEAST_BUDGET = 1024
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 def check_anthropic(body: Json, version: str | None, memory: Memory, *, counting: bool = False) -> None:
@@ -76,6 +77,11 @@ def _check_tools(body: Json) -> None:
 def _check_name(name: Any, place: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Refused(f"{place}: String should match pattern '^{_NAME.pattern}$'")
+
+
+def _check_id(call_id: Any, place: str) -> None:
+    if not isinstance(call_id, str) or not _ID.fullmatch(call_id):
+        raise Refused(f"{place}: String should match pattern '^{_ID.pattern}$'")
 
 
 def _check_thinking(body: Json) -> None:
@@ -131,10 +137,12 @@ def _check_blocks(message: Json, place: str, memory: Memory) -> None:
                 _check_image(block.get("source") or {}, f"{at}.image.source")
             case "tool_use":
                 _check_name(block.get("name"), f"{at}.tool_use.name")
+                _check_id(block.get("id"), f"{at}.tool_use.id")
                 if not isinstance(block.get("input"), dict):
                     raise Refused(f"{at}.tool_use.input: Input should be a valid dictionary")
             case "tool_result":
                 _check_texts(block.get("content"), f"{at}.tool_result")
+                _check_id(block.get("tool_use_id"), f"{at}.tool_result.tool_use_id")
             case None:
                 raise Refused(f"{at}: Unable to extract tag using discriminator 'type'")
 
@@ -168,6 +176,7 @@ def _check_tool_turns(messages: Sequence[Json]) -> None:
     for role, group in groupby((m for m in messages if m["role"] != "system"), key=lambda m: str(m["role"])):
         turns.append((role, [block for message in group for block in parts_of(message["content"])]))
     asked: list[str] = []
+    known: set[str] = set()
     for number, (role, blocks) in enumerate(turns):
         answered = [str(b.get("tool_use_id")) for b in blocks if b.get("type") == "tool_result"]
         strangers = [one for one in answered if one not in asked or role != "user"]
@@ -178,6 +187,9 @@ def _check_tool_turns(messages: Sequence[Json]) -> None:
             )
         _check_answered(asked, answered, blocks, number)
         asked = [str(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
+        if len(known | set(asked)) < len(known) + len(asked):
+            raise Refused(f"messages.{number}: `tool_use` ids must be unique")
+        known.update(asked)
     _check_answered(asked, [], [], len(turns))
 
 

@@ -11,6 +11,7 @@ import orjson
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.model import Failure, ToldCount, UpstreamFailed, UpstreamRequest
 from src.integrations.llm import relay_failures
+from src.integrations.llm.anthropic.relay import in_its_own_words
 from src.integrations.llm.google.relay import resource
 from src.integrations.llm.relay import DEFAULT_ANTHROPIC_VERSION
 from src.integrations.llm.sse_bytes import parsed
@@ -35,10 +36,6 @@ class CountFormat:
     version: Mapping[str, str]
 
 
-def _messages_body(body: Mapping[str, Any], upstream: str) -> dict[str, Any]:
-    return {**body, "model": upstream}
-
-
 def _google_body(body: Mapping[str, Any], upstream: str) -> dict[str, Any]:
     """A whole request inside of it names its model too."""
     renamed = {name: value for name, value in body.items() if name != "model"}
@@ -51,7 +48,7 @@ def _google_body(body: Mapping[str, Any], upstream: str) -> dict[str, Any]:
 _FORMATS = {
     WireFormat.MESSAGES: CountFormat(
         path=lambda _: "/v1/messages/count_tokens",
-        body=_messages_body,
+        body=in_its_own_words,
         field="input_tokens",
         key_header="x-api-key",
         version={"anthropic-version": DEFAULT_ANTHROPIC_VERSION},

@@ -10,7 +10,6 @@ import orjson
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import Media, MediaKind, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import Failure, UpstreamFailed
-from src.integrations.llm.translation import safe_call_id
 
 OWN = WireFormat.MESSAGES
 RAW = "_raw"
@@ -38,12 +37,7 @@ def block_of(part: Part, *, by_user: bool) -> dict[str, Any] | None:
         case Thinking():
             return _thought(part)
         case ToolCall():
-            return {
-                "type": "tool_use",
-                "id": safe_call_id(part.id),
-                "name": part.name,
-                "input": _input_of(part.arguments),
-            }
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": _input_of(part.arguments)}
         case ToolResult():
             return _result(part)
         case Media() if by_user:
@@ -76,7 +70,7 @@ def _input_of(arguments: str) -> dict[str, Any]:
 
 
 def _result(result: ToolResult) -> dict[str, Any]:
-    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": safe_call_id(result.call_id)}
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call_id}
     found = (block_of(part, by_user=True) for part in result.content)
     content = [each for each in found if each is not None]
     if content:

@@ -8,6 +8,7 @@ import orjson
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import Delivered, Finished, FinishReason, Reply, UpstreamRequest
 from src.integrations.llm import relay_failures
+from src.integrations.llm.anthropic.ids import with_own_ids
 from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
 
 MIN_THINKING_TOKENS = 1024
@@ -29,9 +30,14 @@ _TEXTS = {
 _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
+def in_its_own_words(body: Mapping[str, Any], upstream: str) -> dict[str, Any]:
+    """The body with the model's name, and with ids of calls as the API takes them: other models give others."""
+    return {**body, "model": upstream, "messages": with_own_ids(body["messages"])}
+
+
 def body_for(request: UpstreamRequest, wire_body: Mapping[str, Any], cap_field: str) -> dict[str, Any]:
     """The client's body with the model and the output cap changed; the client's own is untouched."""
-    body = {**wire_body, "model": request.model.upstream}
+    body = in_its_own_words(wire_body, request.model.upstream)
     wish = body.get("max_tokens")
     if request.output_cap is None:
         if wish is None:

@@ -7,6 +7,7 @@ from typing import Any
 from src.domain.completion.content import Media, Thinking
 from src.domain.completion.model import ChatMessage, ChatRole
 from src.integrations.llm.anthropic.blocks import block_of, is_own
+from src.integrations.llm.anthropic.ids import with_own_ids
 from src.integrations.llm.translation import OPENING
 
 Turn = dict[str, Any]
@@ -65,7 +66,7 @@ def turns_of(messages: Sequence[ChatMessage]) -> Turns:
     for turn in turns:
         turn["content"].sort(key=lambda block: block["type"] != "tool_result")
     _strip_end(turns[-1])
-    return Turns(turns=turns, left_out=tuple(left_out))
+    return Turns(turns=[*map(dict, with_own_ids(turns))], left_out=tuple(left_out))
 
 
 def _blocks(message: ChatMessage, left_out: dict[str, None]) -> list[Block]:
