@@ -221,6 +221,24 @@ async def test_who_changes_to_claude_while_tools_are_used_is_answered_without_a_
 
 
 @WAYS
+@pytest.mark.parametrize("model", ["claude-sonnet-5", "gpt-4o"])
+async def test_calls_with_ids_and_blanks_as_some_servers_write_them_can_be_taken_over(
+    client: AsyncAnthropic, scene: Scene, model: str, stream: bool
+) -> None:
+    given: dict[str, Any] = {"messages": question("hello"), "tools": [WEATHER], "stream": stream}
+    for number in ("one", "two"):
+        call = ToolCall(name="weather", arguments={"q": number}, id="functions.weather:0")  # the same in each turn
+        scene.upstream.always(Answer(chunks=("\n\n",), tool_calls=(call,)))
+        message = await asked(client, model=OPENROUTER_MODEL, **given)
+        assert blocks(message) == [("tool_use", {"q": number})]
+        result = {"type": "tool_result", "tool_use_id": message.content[0].to_dict()["id"], "content": number}
+        given["messages"] += [message.to_param(), {"role": "user", "content": [result]}]
+    scene.upstream.always(Mind())
+    message = await asked(client, model=model, **given)
+    assert blocks(message) == [("text", "result: two")]
+
+
+@WAYS
 @EVERY_MODEL
 async def test_a_stop_sequence_is_named_where_the_provider_says_it(
     client: AsyncAnthropic, model: str, stream: bool

@@ -222,7 +222,7 @@ def test_what_waited_for_a_call_goes_on_as_soon_as_that_is_whole() -> None:
     assert b'"text":"!"' in writer.delta(ToolCallDelta(0, arguments=":1}"))
 
 
-texts = st.builds(TextDelta, st.text(min_size=1, max_size=5))
+texts = st.builds(TextDelta, st.sampled_from([" ", "\n\n"]) | st.text(min_size=1, max_size=5))
 thoughts = st.builds(ThinkingDelta, st.text(min_size=1, max_size=5), st.none() | st.just("s"), origin=st.just(OWN))
 calls = st.builds(call, st.integers(0, 2), st.just('{"a":1}'))
 

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from src.api.dialects.anthropic.stream import BlockStream, block_of, block_stop
+from src.api.dialects.anthropic.stream import BlockStream, block_stop, blocks_of
 from src.api.dialects.relayed import payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
@@ -75,10 +75,9 @@ class AnthropicWriter:
     def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
         """A message."""
         parts = outcome.parts or ((Text(text=outcome.text),) if outcome.text else ())
-        blocks = (block_of(part, self._answer_id, index) for index, part in enumerate(parts))
         return {
             **self._message(model),
-            "content": [block for block in blocks if block is not None],
+            "content": blocks_of(parts, self._answer_id),
             **_end_of(
                 outcome,
                 has_called=any(isinstance(part, ToolCall) for part in parts),

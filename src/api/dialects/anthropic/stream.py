@@ -1,9 +1,11 @@
 """The blocks of Anthropic messages, outwards: whole, and one after the other as a stream of events.
 
-Clients read a stream by its last block, so no block begins before the one before it has ended.
+Clients read a stream by its last block, so no block begins before the one before it has ended. Blank texts beside other
+blocks, which some models write before they call a tool, are no blocks: Anthropic would not take them back.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -24,6 +26,18 @@ from src.domain.completion.deltas import (
 OWN = WireFormat.MESSAGES
 RAW = "_raw"
 """The input of a call whose arguments are no JSON object has them here, as the model wrote them."""
+
+
+def blocks_of(parts: Sequence[Part], answer_id: str) -> list[dict[str, Any]]:
+    """The parts of a whole answer as blocks."""
+    found: list[dict[str, Any]] = []
+    blanks = ""
+    for part in parts:
+        if isinstance(part, Text | Refusal) and not part.text.strip():
+            blanks += part.text
+        elif (block := block_of(part, answer_id, len(found))) is not None:
+            found.append(block)
+    return found or ([_text_block(blanks)] if blanks else [])
 
 
 def block_of(part: Part, answer_id: str, index: int) -> dict[str, Any] | None:
@@ -91,6 +105,8 @@ class BlockStream:
         self.has_refused = False
         self._answer_id = answer_id
         self._index = -1
+        self._blanks = ""
+        """With which a text begins, if one comes."""
         self._open: str | int | None = None
         """Of which kind the open block is; a call goes by its number."""
         self._origin: WireFormat | None = None
@@ -117,6 +133,8 @@ class BlockStream:
     def end(self) -> bytes:
         """Everything that waited, and the end of what is open."""
         written = b"".join(map(self._written, self._in_order()))
+        if self._index < 0 and self._blanks:
+            written += self._more_text(self._blanks)
         return written + self._close()
 
     def _in_order(self) -> list[PartDelta]:
@@ -153,8 +171,14 @@ class BlockStream:
                 return self._whole(block_of(part, self._answer_id, self._index + 1))
 
     def _text(self, text: str) -> bytes:
-        if not text:
-            return b""
+        if self._open != "text":
+            text, self._blanks = self._blanks + text, ""
+            if not text.strip():
+                self._blanks = text
+                return self._close()
+        return self._more_text(text) if text else b""
+
+    def _more_text(self, text: str) -> bytes:
         return self._begun("text", _text_block("")) + self._more({"type": "text_delta", "text": text})
 
     def _thought(self, delta: ThinkingDelta) -> bytes:
@@ -189,6 +213,7 @@ class BlockStream:
         if self._open == kind:
             return b""
         ended = self._close()
+        self._blanks = ""
         self._open = kind
         self._index += 1
         start = {"type": "content_block_start", "index": self._index, "content_block": block}
