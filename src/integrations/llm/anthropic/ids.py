@@ -29,7 +29,7 @@ def _is_call(block: Mapping[str, Any]) -> bool:
 
 
 def _blocks(message: Message) -> Iterator[dict[str, Any]]:
-    content = message.get("content")
+    content = message.get("content") if isinstance(message, dict) else None
     return (block for block in content if isinstance(block, dict)) if isinstance(content, list) else iter(())
 
 
@@ -40,7 +40,7 @@ class _Renamed:
         """New ids, by those that they had."""
 
     def message(self, message: Message) -> Message:
-        content = message.get("content")
+        content = message.get("content") if isinstance(message, dict) else None
         return {**message, "content": [*map(self._block, content)]} if isinstance(content, list) else message
 
     def _block(self, block: Any) -> Any:

@@ -32,7 +32,9 @@ _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_toke
 
 def in_its_own_words(body: Mapping[str, Any], upstream: str) -> dict[str, Any]:
     """The body with the model's name, and with ids of calls as the API takes them: other models give others."""
-    return {**body, "model": upstream, "messages": with_own_ids(body["messages"])}
+    messages = body.get("messages")
+    told = {**body, "model": upstream}
+    return {**told, "messages": with_own_ids(messages)} if isinstance(messages, list) else told
 
 
 def body_for(request: UpstreamRequest, wire_body: Mapping[str, Any], cap_field: str) -> dict[str, Any]:
