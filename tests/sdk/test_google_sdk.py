@@ -1,6 +1,7 @@
 """The stock Google client talks to any model behind the gateway."""
 
 import asyncio
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -23,6 +24,16 @@ EVERY_MODEL = pytest.mark.parametrize("model", MODELS)
 def weather(city: str) -> str:
     """How warm it is in a city."""
     return f"7 degrees in {city}"
+
+
+def now() -> str:
+    """What time it is."""
+    return "noon"
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
 
 
 class Person(BaseModel):
@@ -81,7 +92,7 @@ async def test_functions_are_called_by_themselves_and_their_results_come_back(sc
     scene.upstream.always(Mind())
     client = await scene.google()
     response = await client.models.generate_content(
-        model=model, contents="How warm is it?", config={"tools": [weather]}
+        model=model, contents="How warm is it?", config={"tools": [weather, now]}
     )
     assert response.text is not None
     assert "7 degrees in Malmö" in response.text
@@ -112,6 +123,21 @@ async def test_calls_of_functions_come_whole(scene: Scene, model: str, stream: b
 
 
 @EVERY_MODEL
+@pytest.mark.parametrize("name", ["geo.weather", "geo:weather", "w" * 100])
+async def test_functions_may_have_names_that_only_google_takes(scene: Scene, model: str, name: str) -> None:
+    scene.upstream.always(Mind())
+    client = await scene.google()
+    declared: Any = {"name": name, "description": "How warm it is.", "parameters": {"type": "OBJECT"}}
+    forced: Any = {"function_calling_config": {"mode": "ANY", "allowed_function_names": [name]}}
+    config: Any = {"tools": [{"function_declarations": [declared]}], "tool_config": forced}
+    chat = client.chats.create(model=model)
+    called = (await chat.send_message("please call", config=config)).function_calls
+    assert [call.name for call in called or ()] == [name]
+    answer = types.Part.from_function_response(name=name, response={"result": "7 degrees"})
+    assert "7 degrees" in str((await chat.send_message(answer)).text)
+
+
+@EVERY_MODEL
 async def test_an_answer_has_the_shape_that_was_asked_for(scene: Scene, model: str) -> None:
     scene.upstream.always(Mind())
     client = await scene.google()
@@ -127,6 +153,16 @@ async def test_an_answer_has_the_shape_that_was_asked_for(scene: Scene, model: s
         config={"response_mime_type": "application/json", "response_json_schema": Person.model_json_schema()},
     )
     assert asked.parsed == {"name": "x", "age": 1}
+    listed = await client.models.generate_content_stream(
+        model=model,
+        contents="Everybody",
+        config={"response_mime_type": "application/json", "response_schema": list[Person]},
+    )
+    assert "".join([chunk.text or "" async for chunk in listed]) == "[]"
+    chosen = await client.models.generate_content(
+        model=model, contents="?", config={"response_mime_type": "application/json", "response_schema": Color}
+    )
+    assert chosen.parsed is Color.RED
 
 
 @EVERY_MODEL
@@ -179,7 +215,8 @@ async def test_a_newer_model_of_googles_takes_over_in_the_middle_of_a_turn(
         )
         for each in called
     ]
-    newer = client.chats.create(model="gemini-3-pro-preview", config=config, history=chat.get_history())
+    history: Any = chat.get_history()
+    newer = client.chats.create(model="gemini-3-pro-preview", config=config, history=history)
     assert "7 degrees" in str((await newer.send_message(results)).text)
 
 

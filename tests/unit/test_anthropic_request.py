@@ -254,12 +254,6 @@ class TestTools:
         assert [tool["name"] for tool in given["tools"]] == ["weather", "clock"]
         assert given.get("tool_choice") == ({"type": "any"} if use is ToolUse.REQUIRED else None)
 
-    @pytest.mark.parametrize("name", ["a b", "a.b", "", "x" * 129, "ü"])
-    def test_names_that_it_does_not_take_are_refused(self, name: str) -> None:
-        assert "tool name" in refusal_of(tools=(Tool(name=name),))
-        call = ToolCall(id="t", name=name, arguments="{}")
-        assert "tool name" in refusal_of(saying(USER, "a"), saying(ASSISTANT, call))
-
     def test_tools_of_the_history_are_there_though_they_may_not_be_called(self) -> None:
         given = sent(saying(USER, "a"), saying(ASSISTANT, CALL), saying(USER, RESULT))
         assert given["tools"] == [{"name": "weather", "input_schema": {"type": "object", "properties": {}}}]

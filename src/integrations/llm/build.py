@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
 from src.domain.completion.model import Failure, ToldCount, UpstreamFailed, UpstreamRequest
 from src.domain.completion.ports import ChatModel, Upstreams
-from src.integrations.llm import embeddings
+from src.integrations.llm import embeddings, tool_names
 from src.integrations.llm.anthropic.calls import AnthropicMessages
 from src.integrations.llm.builtin import BuiltinModel
 from src.integrations.llm.builtin_server import BuiltinServer
@@ -19,8 +19,10 @@ from src.integrations.llm.google import relay as relay_google
 from src.integrations.llm.google.calls import GoogleGenAI
 from src.integrations.llm.lanes import Missing, RelayedWhereThere, SameFormatRelayed
 from src.integrations.llm.openai.calls import OpenAIChat
+from src.integrations.llm.openai.object_answers import AnswersInObjects
 from src.integrations.llm.openai.request import MAX_COMPLETION_TOKENS, MAX_TOKENS
 from src.integrations.llm.relay import Relay, Target
+from src.integrations.llm.tool_names import FittingToolNames
 
 DEFAULT_CONNECT_TIMEOUT_S = 5.0
 DEFAULT_READ_TIMEOUT_S = 300.0
@@ -106,6 +108,7 @@ class ProviderModels(Upstreams):
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         relay = partial(self._relay, headers=headers, cap_field=cap_field)
         chat: ChatModel = OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field)
+        chat = FittingToolNames(AnswersInObjects(chat), tool_names.OPENAIS)
         if cap_field != MAX_COMPLETION_TOKENS:
             chat = CustomToolsAsFunctions(chat)
         relays = {
@@ -125,8 +128,9 @@ class ProviderModels(Upstreams):
     def _anthropic(self, base_url: str, api_key: str | None) -> ChatModel:
         headers = {"x-api-key": api_key} if api_key else {}
         relay = partial(self._relay, headers=headers, cap_field=MAX_TOKENS)
+        messages = AnthropicMessages(self._clients.anthropic(base_url, api_key))
         return SameFormatRelayed(
-            CustomToolsAsFunctions(AnthropicMessages(self._clients.anthropic(base_url, api_key))),
+            CustomToolsAsFunctions(FittingToolNames(messages, tool_names.ANTHROPICS)),
             {WireFormat.MESSAGES: lambda: relay(WireFormat.MESSAGES, f"{base_url}/v1/messages")},
         )
 
@@ -134,8 +138,9 @@ class ProviderModels(Upstreams):
         headers = {"x-goog-api-key": api_key} if api_key else {}
         relay = partial(self._relay, headers=headers, cap_field=relay_google.CAP_FIELD)
         url = f"{base_url}/v1beta/{relay_google.resource(upstream)}"
+        generate = GoogleGenAI(self._clients.google(base_url, api_key))
         return SameFormatRelayed(
-            CustomToolsAsFunctions(GoogleGenAI(self._clients.google(base_url, api_key))),
+            CustomToolsAsFunctions(FittingToolNames(generate, tool_names.GOOGLES)),
             {WireFormat.GENERATE_CONTENT: lambda: relay(WireFormat.GENERATE_CONTENT, url)},
         )
 

@@ -1,25 +1,20 @@
 """Tools in Anthropic's words."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
-from src.domain.completion.model import ChatRequest, Failure, UpstreamFailed
+from src.domain.completion.model import ChatRequest
 from src.domain.completion.tools import Tool, ToolUse
 from src.integrations.llm.translation import idle_choice, strict_left_out
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-
 
 def tool_arguments(chat: ChatRequest, called: Iterable[str]) -> dict[str, Any]:
-    """The SDK's arguments `tools` and `tool_choice`. Raises UpstreamFailed (unsupported) for names it does not take.
+    """The SDK's arguments `tools` and `tool_choice`.
 
     Tools of the history that there are no more must be there all the same: they are, and may not be called.
     """
-    names = list(called)
-    _check_names([*(tool.name for tool in chat.tools), *names])
     if not chat.tools:
-        gone = [_tool(Tool(name=name)) for name in names]
+        gone = [_tool(Tool(name=name)) for name in called]
         return {"tools": gone, "tool_choice": {"type": "none"}} if gone else {}
     choice = chat.tool_choice
     may_be_called = choice.names if len(choice.names) > 1 or choice.use is ToolUse.AUTO else ()
@@ -59,13 +54,3 @@ def _tool(tool: Tool) -> dict[str, Any]:
         schema["properties"] = {}
     described = {"description": tool.description} if tool.description else {}
     return {"name": tool.name, **described, "input_schema": schema}
-
-
-def _check_names(names: Iterable[str]) -> None:
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise UpstreamFailed(
-                Failure.UNSUPPORTED,
-                f"The tool name {name[:200]!r} cannot be told to Anthropic's models: they take up to 128 letters, "
-                "digits, underscores and hyphens.",
-            )
