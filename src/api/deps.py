@@ -122,18 +122,17 @@ def parsed_json(raw: bytes) -> Any:
     return parsed
 
 
+_NESTED = frozenset({dict, list})
+"""What JSON is read as where something is inside of it: by their exact types, which are found out soonest."""
+
+
 def _is_deeper(value: Any, most: int) -> bool:
-    level = [value]
-    for _ in range(most):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
+    level: list[Any] = [[value]]
+    for _ in range(most + 1):
+        nested = [child for children in level for child in children if type(child) in _NESTED]
+        if not nested:
             return False
+        level = [each.values() if type(each) is dict else each for each in nested]
     return True
 
 
