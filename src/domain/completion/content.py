@@ -126,12 +126,12 @@ _OPTIONAL = {
 
 def text_of(parts: Iterable[Part]) -> str:
     """The words that a reader sees: those of several parts stand on lines of their own."""
-    return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
+    return "\n".join([part.text for part in parts if isinstance(part, (Text, Refusal))])
 
 
 def answer_text(parts: Iterable[Part]) -> str:
     """The words of an answer: what a model wrote in several parts it wrote in one go."""
-    return "".join(part.text for part in parts if isinstance(part, Text | Refusal))
+    return "".join([part.text for part in parts if isinstance(part, (Text, Refusal))])
 
 
 def part_body(part: Part) -> dict[str, Any]:
