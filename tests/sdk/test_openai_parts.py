@@ -200,8 +200,11 @@ async def test_pictures_and_documents_are_shown(client: AsyncOpenAI, model: str)
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}", "detail": "low"}},
         {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{PDF}"}},
     ]
-    completion = await client.chat.completions.create(model=model, messages=[{"role": "user", "content": content}])
-    assert completion.choices[0].message.content == "image: image/png 12 bytes document: application/pdf 13 bytes"
+    messages: Any = [{"role": "user", "content": content}]
+    answered = await client.chat.completions.with_raw_response.create(model=model, messages=messages)
+    assert answered.parse().choices[0].message.content == "image: image/png 12 bytes document: application/pdf 13 bytes"
+    translated = model.startswith(("claude", "gemini"))
+    assert answered.headers.get("x-gateway-dropped-params") == ("detail" if translated else None)
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-5", "gpt-4o"])

@@ -233,7 +233,10 @@ def test_what_cannot_be_translated_is_named(given: dict[str, Any], names: tuple[
 
 def outcome_of(**given: Any) -> Outcome:
     base = {"status": CallStatus.COMPLETED, "text": "fine", "finish_reason": FinishReason.STOP, "model": None}
-    base |= {"usage": Usage(input_tokens=5, output_tokens=2, cache_read_tokens=3), "cost_micro_usd": MicroDollars(9)}
+    base |= {
+        "usage": Usage(input_tokens=5, output_tokens=2, cache_read_tokens=3, cache_write_tokens=1),
+        "cost_micro_usd": MicroDollars(9),
+    }
     return Outcome(**{"id": nobody(), **base, "upstream_model": None, "attempts": (), "ended_at": NOW, **given})
 
 
@@ -251,6 +254,7 @@ def test_a_completion_is_what_the_sdk_expects(reason: FinishReason) -> None:
     assert (read.usage.prompt_tokens, read.usage.completion_tokens, read.usage.total_tokens) == (5, 2, 7)
     assert read.usage.prompt_tokens_details is not None
     assert read.usage.prompt_tokens_details.cached_tokens == 3
+    assert read.usage.prompt_tokens_details.cache_write_tokens == 1
 
 
 @pytest.mark.parametrize("reason", FinishReason)

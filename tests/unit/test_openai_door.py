@@ -291,6 +291,24 @@ def test_more_parameters_are_read(given: dict[str, Any], read: Parameters) -> No
         ({"reasoning_effort": "utmost"}, ("reasoning_effort",)),
         ({"reasoning": "much"}, ("reasoning",)),
         ({"response_format": {"type": "grammar"}}, ("response_format",)),
+        ({"messages": [{"role": "user", "content": "a", "name": "ann"}]}, ("messages.name",)),
+        ({"messages": [{"role": "tool", "content": "a", "tool_call_id": "1", "name": "f"}]}, ()),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "annotations": [], "audio": None, "prefix": True}]},
+            ("messages.prefix",),
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "system", "content": [{"type": "text", "text": "a", "cache_control": {"type": "e"}}]}
+                ]
+            },
+            ("cache_control",),
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}, "cache_control": {"type": "e"}}]},
+            ("cache_control",),
+        ),
     ],
 )
 def test_what_has_no_place_in_our_words_is_named(given: dict[str, Any], names: tuple[str, ...]) -> None:

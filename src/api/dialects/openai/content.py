@@ -2,7 +2,7 @@
 
 import json
 import mimetypes
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, groupby
 from typing import Any
@@ -25,15 +25,33 @@ _ROLES = {
     "tool": ChatRole.USER,
     "function": ChatRole.USER,
 }
+_READ = {
+    **dict.fromkeys(("system", "developer", "user"), frozenset({"role", "content"})),
+    "assistant": frozenset(
+        {
+            *("role", "content", "refusal", "audio", "tool_calls", "function_call"),
+            *("reasoning", "reasoning_content", "reasoning_details"),
+        }
+    ),
+    "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+    "function": frozenset({"role", "content", "name"}),
+}
+"""What is read of messages, by their role."""
+_READ_OF_CALLS = frozenset({"id", "type", "index", "function", "custom", "extra_content"})
 _LINKS = {"image_url": MediaKind.IMAGE, "video_url": MediaKind.VIDEO}
+_NOTHING: tuple[Any, ...] = (None, [], {})
 _AUDIO_TYPES = {"mp3": "audio/mpeg"}
 
 
 @dataclass(slots=True)
 class MessageReader:
-    """Reads the messages of one body, in their order. `untranslatable` collects the names of what we cannot say."""
+    """Reads the messages of one body, in their order.
+
+    `untranslatable` collects the names of what we cannot say, `untranslated` those of what goes missing.
+    """
 
     untranslatable: dict[str, None] = field(default_factory=dict)
+    untranslated: dict[str, None] = field(default_factory=dict)
     _functions: dict[str, str] = field(default_factory=dict)
     """Ids for the calls of functions, which had none before there were tools: the newest by name."""
     _numbers: Iterator[int] = field(default_factory=count)
@@ -45,6 +63,8 @@ class MessageReader:
     def _message(self, message: Mapping[str, Any], where: str) -> ChatMessage:
         name = message.get("role")
         role = _ROLES.get(name) if isinstance(name, str) else None
+        if isinstance(name, str) and role is not None:
+            leave_out_rest(message, _READ[name], self.untranslated, "messages.")
         match name:
             case "tool":
                 call_id = text_at(message.get("tool_call_id"), f"{where}.tool_call_id")
@@ -88,6 +108,7 @@ class MessageReader:
             self.untranslatable[f"tool_calls[{str(kind)[:50]}]"] = None
             return None
         body = object_at(call.get(kind), f"{where}.{kind}")
+        leave_out_rest(call, _READ_OF_CALLS, self.untranslated)
         return ToolCall(
             id=text_at(call.get("id"), f"{where}.id"),
             name=text_at(body.get("name"), f"{where}.{kind}.name"),
@@ -121,6 +142,7 @@ class MessageReader:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             raise InvalidRequest(f"{where} must be an object with a type.", param=where)
         read: Part | None = None
+        leave_out_rest(part, ("type", part["type"]), self.untranslated)
         match kind := part["type"]:
             case "text" | "refusal":
                 text = text_at(part.get(kind), f"{where}.{kind}")
@@ -134,6 +156,15 @@ class MessageReader:
         if read is None:
             self.untranslatable[kind[:50]] = None
         return read
+
+
+def leave_out_rest(
+    given: Mapping[str, Any], read: Collection[str], untranslated: dict[str, None], prefix: str = ""
+) -> None:
+    """Name all fields that say something and are not read."""
+    for name, value in given.items():
+        if name not in read and value not in _NOTHING:
+            untranslated[f"{prefix}{name}"[:64]] = None
 
 
 def _said(role: ChatRole, parts: list[Part]) -> ChatMessage:

@@ -46,7 +46,7 @@ def parse_chat_completion(body: Mapping[str, Any], headers: Mapping[str, str]) -
     """The body of POST /v1/chat/completions in our words, with the original beside it. Raises InvalidRequest."""
     stream_options = body.get("stream_options")
     untranslated = _untranslated(body)
-    reader = MessageReader()
+    reader = MessageReader(untranslated=untranslated)
     messages = reader.read(messages_field(body))
     _read_modalities(body, reader.untranslatable, untranslated)
     relayed, foreign = without_foreign(body)

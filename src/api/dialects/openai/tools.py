@@ -4,10 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.api.dialects.fields import list_at, object_at, text_at
+from src.api.dialects.openai.content import leave_out_rest
 from src.domain.completion.tools import ResponseFormat, Tool, ToolChoice, ToolUse
 
 Untranslated = dict[str, None]
 """Names of what has no place in our words, in the order in which they were found."""
+
+
+_KINDS = ("type", "function", "custom")
 
 
 def speaks_of_functions(body: Mapping[str, Any]) -> bool:
@@ -23,14 +27,16 @@ def tools_of(body: Mapping[str, Any], untranslated: Untranslated) -> tuple[Tool,
 def _tools(body: Mapping[str, Any], untranslated: Untranslated) -> Iterator[Tool]:
     for index, value in enumerate(list_at(body.get("tools"), "tools")):
         tool = object_at(value, f"tools[{index}]")
-        match tool.get("type", "function"):
+        match kind := tool.get("type", "function"):
             case "function":
                 where = f"tools[{index}].function"
+                leave_out_rest(tool, _KINDS, untranslated)
                 yield _function(object_at(tool.get("function"), where), where)
             case "custom":
                 where = f"tools[{index}].custom"
+                leave_out_rest(tool, _KINDS, untranslated)
                 yield _custom(object_at(tool.get("custom"), where), where, untranslated)
-            case kind:
+            case _:
                 untranslated[f"tools[{str(kind)[:50]}]"] = None
 
 

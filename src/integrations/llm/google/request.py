@@ -96,9 +96,18 @@ def _dropped(request: UpstreamRequest) -> tuple[str, ...]:
     thinks = style_of(request.model) is not ReasoningStyle.NONE
     parameters = left_out(request, _TAKEN if thinks else _TAKEN - {"reasoning"})
     parts = (part for message in request.chat.messages for part in message.parts)
-    foreign = any(isinstance(part, Thinking) and part.origin is not _OWN for part in parts)
-    dropped = (*parameters, *strict_left_out(request.chat), *idle_choice(request.chat))
-    return (*dropped, "thinking") if foreign else dropped
+    missing = sorted({name for part in parts if (name := _left_of(part)) is not None})
+    return (*parameters, *strict_left_out(request.chat), *idle_choice(request.chat), *missing)
+
+
+def _left_of(part: Part) -> str | None:
+    """The name of what a part says, and the model is not told, of thoughts and of how closely to look."""
+    match part:
+        case Thinking(origin=origin) if origin is not _OWN:
+            return "thinking"
+        case Media(detail=detail) if detail not in (None, "auto"):
+            return "detail"
+    return None
 
 
 def _sampling(request: UpstreamRequest) -> dict[str, Any]:
