@@ -125,10 +125,10 @@ def _check_texts(content: Any, place: str) -> None:
 
 
 def _check_blocks(message: Json, place: str, memory: Memory) -> None:
-    if message.get("content") in (None, "", []):
+    if message.get("content") in (None, "", []) and not (message["role"] == "system" and message.get("output_config")):
         raise Refused(f"{place}: all messages must have non-empty content")
-    _check_texts(message["content"], place)
-    for number, block in enumerate(parts_of(message["content"])):
+    _check_texts(message.get("content"), place)
+    for number, block in enumerate(parts_of(message.get("content"))):
         at = f"{place}.content.{number}"
         match block.get("type"):
             case "thinking" | "redacted_thinking":

@@ -176,6 +176,23 @@ def test_a_system_prompt_of_more_than_text_cannot_be_translated() -> None:
     assert kept_out(parse(system=[{"type": "image", "source": PNG}])) == ("image",)
 
 
+def test_system_messages_may_say_nothing_or_only_until_the_user_speaks_again() -> None:
+    asked = [
+        {"role": "user", "content": "a"},
+        {"role": "system", "output_config": {"effort": "low"}},
+        {"role": "system", "content": "for now", "clear_at": "next_user_message"},
+        {"role": "system", "content": "for ever", "clear_at": "never"},
+        {"role": "user", "content": "b"},
+        {"role": "system", "content": "and now", "clear_at": "next_user_message"},
+        {"role": "assistant", "content": "c", "of_the_future": 1},
+    ]
+    parsed = parse(messages=asked)
+    assert [message.text for message in parsed.chat.messages] == ["a", "for ever", "b", "and now", "c"]
+    assert parsed.untranslated == ("messages.of_the_future", "messages.output_config")
+    assert parsed.chat.wire is not None
+    assert parsed.chat.wire.body["messages"] == asked
+
+
 def test_settings_of_blocks_and_tools_are_named_once_where_they_say_nothing_elsewhere() -> None:
     marked = {"cache_control": {"type": "ephemeral"}}
     parsed = parse(
@@ -305,6 +322,7 @@ def test_anthropic_is_not_told_the_thoughts_of_others() -> None:
     ("begun_by", "more", "thinks"),
     [
         ([THEIR_THOUGHT], [], False),
+        ([THEIR_THOUGHT], [{"role": "system", "output_config": {"effort": "low"}}], False),
         ([THEIR_THOUGHT], [{"role": "assistant", "content": "18"}, {"role": "user", "content": "and?"}], True),
         ([{"type": "thinking", "thinking": "hm", "signature": "abc"}, THEIR_THOUGHT], [], True),
     ],

@@ -1,6 +1,6 @@
 """The blocks of Anthropic messages, inwards."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from src.api.dialects.signatures import opened
@@ -20,6 +20,8 @@ _ONLY_IN = {
     "redacted_thinking": ChatRole.ASSISTANT,
     "tool_result": ChatRole.USER,
 }
+
+_MESSAGE_FIELDS = ("role", "content", "clear_at")
 
 _FIELDS = {
     "text": frozenset({"type", "text"}),
@@ -62,26 +64,39 @@ def system_message(system: Any, notes: Notes) -> ChatMessage | None:
     return ChatMessage(role=ChatRole.SYSTEM, text=text) if text else None
 
 
+def messages_of(messages: Sequence[Mapping[str, Any]], notes: Notes) -> tuple[ChatMessage, ...]:
+    """The messages, but for those that a model is no longer shown. Raises InvalidRequest."""
+    said = [message_of(message, f"messages[{index}]", notes) for index, message in enumerate(messages)]
+    last = max((index for index, message in enumerate(said) if message.role is ChatRole.USER), default=0)
+    return tuple(
+        message
+        for index, message in enumerate(said)
+        if message.role is not ChatRole.SYSTEM
+        or (message.text and (index > last or messages[index].get("clear_at") != "next_user_message"))
+    )
+
+
 def message_of(message: Mapping[str, Any], where: str, notes: Notes) -> ChatMessage:
     """One of the messages. Raises InvalidRequest."""
     name = message.get("role")
     role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise InvalidRequest(f"{where}.role must be user or assistant.", param=f"{where}.role")
+    notes.leave_out_rest(message, _MESSAGE_FIELDS, "messages.")
     where = f"{where}.content"
+    if role is ChatRole.SYSTEM and "content" not in message:  # one that sets how to answer, and says nothing
+        return ChatMessage(role=role, text="")
     if "content" not in message:
         raise InvalidRequest(f"{where} is required.", param=where)
     if role is ChatRole.SYSTEM:
         return ChatMessage(role=role, text=_system_text(message["content"], where, notes))
     if isinstance(message["content"], str):
         return ChatMessage(role=role, text=message["content"])
-    parts = tuple(
-        part
-        for index, block in enumerate(_blocks(message["content"], where))
-        for part in _parts(block, f"{where}[{index}]", role, notes)
-    )
+    parts: list[Part] = []
+    for index, block in enumerate(_blocks(message["content"], where)):
+        parts += _parts(block, f"{where}[{index}]", role, notes)
     is_plain = all(isinstance(part, Text) for part in parts)
-    return ChatMessage(role=role, text=text_of(parts), parts=() if is_plain else parts)
+    return ChatMessage(role=role, text=text_of(parts), parts=() if is_plain else tuple(parts))
 
 
 def _blocks(content: Any, where: str) -> list[Any]:

@@ -33,12 +33,13 @@ def is_foreign(block: Mapping[str, Any]) -> bool:
 
 
 def _blocks(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return message["content"] if isinstance(message["content"], list) else []
+    content = message.get("content")
+    return content if isinstance(content, list) else []
 
 
 def _message(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """None where nothing is left of it."""
-    content = message["content"]
+    content = message.get("content")
     if not isinstance(content, list):
         return message
     blocks = [_block(block) for block in content if not is_foreign(block)]
@@ -54,7 +55,7 @@ def _block(block: Mapping[str, Any]) -> Mapping[str, Any]:
 def _lacks_a_thought(messages: list[Mapping[str, Any]]) -> bool:
     """Whether tools are being used, and what began that was no thought."""
     begun: list[Any] = []
-    for message in messages:
+    for message in (each for each in messages if each["role"] != "system"):
         content = message["content"]
         blocks = content if isinstance(content, list) else [{"type": "text"}]
         if message["role"] == "assistant":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from src.api.dialects.anthropic.content import Notes, message_of, system_message
+from src.api.dialects.anthropic.content import Notes, messages_of, system_message
 from src.api.dialects.anthropic.foreign import without_foreign
 from src.api.dialects.anthropic.tools import choice_of, tools_of
 from src.api.dialects.fields import (
@@ -68,7 +68,7 @@ def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | Non
     notes.leave_out_rest(body, _TRANSLATED)
     model, messages = model_field(body), messages_field(body)
     system = system_message(body.get("system"), notes)
-    said = [message_of(message, f"messages[{index}]", notes) for index, message in enumerate(messages)]
+    said = messages_of(messages, notes)
     tools = tools_of(body, notes)
     choice, parallel = choice_of(body, tools, notes)
     if most == 0:
@@ -84,7 +84,7 @@ def _parsed(body: Mapping[str, Any], headers: Mapping[str, str], most: int | Non
         wants_usage=True,
     )
     chat = ChatRequest(
-        messages=((system,) if system else ()) + tuple(said),
+        messages=((system,) if system else ()) + said,
         parameters=parameters,
         tools=tools,
         tool_choice=choice,
