@@ -206,6 +206,11 @@ def test_a_stream_begins_with_its_message_and_a_ping() -> None:
     ]
 
 
+def test_a_stream_tells_no_parts_of_what_was_cached_that_its_end_contradicts() -> None:
+    usage = streamed(TextDelta("a"), usage=Usage(input_tokens=10, output_tokens=1, cache_write_tokens=4)).usage
+    assert (usage.input_tokens, usage.cache_creation_input_tokens, usage.cache_creation) == (6, 4, None)
+
+
 def test_calls_that_come_in_turns_are_written_one_after_the_other() -> None:
     pieces = [call(0, '{"a"'), call(1, '{"b"'), TextDelta("!"), *(ToolCallDelta(i, arguments=":1}") for i in (1, 0))]
     assert blocks(streamed(*pieces, finish_reason=FinishReason.TOOL_CALLS)) == [

@@ -87,8 +87,9 @@ class AnthropicWriter:
         }
 
     def first(self, model: str, prompt_tokens: int) -> bytes:
-        """The start of a stream. The prompt's tokens are our count, which the end corrects."""
-        head = {**self._message(model), "usage": usage_body(Usage(input_tokens=prompt_tokens))}
+        """The start of a stream. The prompt's tokens are our count, which the end corrects: it has no parts of sums."""
+        usage = usage_body(Usage(input_tokens=prompt_tokens)) | {"cache_creation": None}
+        head = {**self._message(model), "usage": usage}
         return event({"type": "message_start", "message": head}, name="message_start") + PING
 
     def delta(self, delta: PartDelta) -> bytes:
