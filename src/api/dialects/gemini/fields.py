@@ -35,10 +35,10 @@ def camel(name: str) -> str:
 
 def camel_fields(value: Any, where: str) -> dict[str, Any]:
     """The fields that an object sets, by their names in camelCase. Raises InvalidRequest for what is no object."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise InvalidRequest(f"{where} must be an object.", param=where)
     found = {name: given for name, given in value.items() if given is not None}
-    if not any("_" in name for name in found):
+    if "_" not in "".join(found):
         return found
     return {camel(name): given for name, given in found.items()} | {
         name: given for name, given in found.items() if camel(name) == name
@@ -47,7 +47,7 @@ def camel_fields(value: Any, where: str) -> dict[str, Any]:
 
 def listed(value: Any, where: str, most: int = 100_000) -> list[Any]:
     """A list; one object alone is a list of it. Raises InvalidRequest."""
-    found = [value] if isinstance(value, Mapping) else value
+    found = [value] if isinstance(value, dict) else value
     if not isinstance(found, list) or len(found) > most:
         raise InvalidRequest(f"{where} must be a list of at most {most} objects.", param=where)
     return found
