@@ -165,6 +165,17 @@ async def test_an_answer_has_the_shape_that_was_asked_for(scene: Scene, model: s
     assert chosen.parsed is Color.RED
 
 
+@pytest.mark.parametrize("model", TRANSLATED)
+async def test_an_answer_may_be_one_of_some_words(scene: Scene, model: str) -> None:
+    scene.upstream.always(Mind())
+    client = await scene.google()
+    config: Any = {"response_mime_type": "text/x.enum", "response_schema": Color}
+    chosen = await client.models.generate_content(model=model, contents="?", config=config)
+    assert (chosen.text, chosen.parsed) == ("red", Color.RED)
+    chunks = await client.models.generate_content_stream(model=model, contents="?", config=config)
+    assert "".join([chunk.text or "" async for chunk in chunks]) == "red"
+
+
 @EVERY_MODEL
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_a_chat_goes_on_with_thoughts_and_calls(scene: Scene, model: str, stream: bool) -> None:
@@ -309,9 +320,14 @@ async def test_a_relayed_body_reaches_google_with_every_field_it_has(scene: Scen
 @pytest.mark.parametrize("model", TRANSLATED)
 async def test_what_a_translation_leaves_out_is_told(scene: Scene, model: str) -> None:
     client = await scene.google()
+    ran = [
+        types.Part.from_executable_code(code="1", language=types.Language.PYTHON),
+        types.Part.from_code_execution_result(outcome=types.Outcome.OUTCOME_OK, output="1"),
+        types.Part(text="It is 1."),
+    ]
     response = await client.models.generate_content(
         model=model,
-        contents="Hello",
+        contents=[types.UserContent("Hello"), types.ModelContent(ran), types.UserContent("Really?")],
         config=types.GenerateContentConfig(
             safety_settings=[types.SafetySetting(category="HARM_CATEGORY_HARASSMENT", threshold="BLOCK_NONE")],
             tools=[types.Tool(google_search=types.GoogleSearch())],
@@ -319,7 +335,9 @@ async def test_what_a_translation_leaves_out_is_told(scene: Scene, model: str) -
     )
     assert response.sdk_http_response
     headers = response.sdk_http_response.headers or {}
-    assert headers["x-gateway-dropped-params"] == "safetySettings,tools[googleSearch]"
+    assert headers["x-gateway-dropped-params"] == (
+        "safetySettings,tools[googleSearch],items[executableCode],items[codeExecutionResult]"
+    )
 
 
 @pytest.mark.parametrize("model", MODELS[:2])

@@ -32,6 +32,7 @@ from src.shared.money import MicroDollars
 from tests.makers import NOW, nobody
 
 ANSWER = nobody()
+HELLO = [{"parts": [{"text": "hello"}]}]
 USAGE = Usage(input_tokens=5, output_tokens=3, cache_read_tokens=3, reasoning_tokens=1)
 CODE = {"executableCode": {"language": "PYTHON", "code": "1"}}
 PIECES: tuple[PartDelta, ...] = (
@@ -50,8 +51,7 @@ PIECES: tuple[PartDelta, ...] = (
 
 
 def writer() -> GeminiWriter:
-    body = {"contents": [{"parts": [{"text": "hello"}]}]}
-    return GeminiWriter(parse_generate_content("fast", body, {}), ANSWER)
+    return GeminiWriter(parse_generate_content("fast", {"contents": HELLO}, {}), ANSWER)
 
 
 def outcome_of(*deltas: PartDelta, **given: Any) -> Outcome:
@@ -125,6 +125,22 @@ def test_a_stream_tells_the_same_and_every_call_whole() -> None:
     assert [chunk["candidates"][0].get("finishReason") for chunk in chunks] == [None] * (len(chunks) - 1) + ["STOP"]
     assert "usageMetadata" in chunks[-1]
     assert {chunk["responseId"] for chunk in chunks} == {ANSWER.hex}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [('"red"', "red"), ('"r\\u00e9"', "ré"), ("red", "red"), ("5", "5"), ('"re', '"re')]
+)
+def test_one_of_some_words_has_no_quotes(said: str, told: str) -> None:
+    config = {"response_mime_type": "text/x.enum", "response_schema": {"type": "STRING", "enum": ["red"]}}
+    body = {"contents": HELLO, "generation_config": config}
+    parsed = parse_generate_content("fast", body, {})
+    pieces = [TextDelta(each) for each in said]
+    outcome = outcome_of(*pieces, text=said)
+    for whole in (outcome, outcome_of(text=said)):
+        assert parts_in([GeminiWriter(parsed, ANSWER).whole(whole, "fast-2026")]) == [{"text": told}]
+    written = GeminiWriter(parsed, ANSWER)
+    chunks = chunks_in(b"".join(map(written.delta, pieces)) + written.last(outcome))
+    assert parts_in(chunks) == [{"text": told}]
 
 
 def test_the_first_call_is_signed_whoever_made_it() -> None:

@@ -13,7 +13,7 @@ from src.api.dialects.gemini.tools import json_schema
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.signatures import sealed
 from src.domain.catalog.model import WireFormat
-from src.domain.completion.content import Media, MediaKind, Text, Thinking, ToolCall, ToolResult
+from src.domain.completion.content import Media, MediaKind, Opaque, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import ChatMessage, ChatRole, Parameters
 from src.domain.completion.tools import Reasoning, ResponseFormat, ToolChoice, ToolUse
 from src.shared.errors import InvalidRequest
@@ -155,6 +155,19 @@ class TestContents:
     def test_parts_that_only_google_knows_are_named(self, part: Any, name: str) -> None:
         assert refused(part) == (name,)
 
+    def test_what_googles_tools_did_is_left_to_google(self) -> None:
+        code = {"thoughtSignature": "AA==", "executable_code": {"code": "1"}}
+        parsed = parse([*HELLO, {"role": "model", "parts": [code, {"text": "It is 1."}]}])
+        opaque = Opaque(
+            format=WireFormat.GENERATE_CONTENT, body={"executableCode": {"code": "1"}, "thoughtSignature": "AA=="}
+        )
+        assert parsed.chat.messages[-1].parts == (opaque, Text(text="It is 1."))
+        assert parsed.chat.wire is not None
+        assert parsed.chat.wire.untranslatable == ()
+
+    def test_contents_that_are_kept_at_google_cannot_be_told_to_others(self) -> None:
+        assert refused(cached_content="cachedContents/1") == ("cached_content",)
+
     @pytest.mark.parametrize(
         ("contents", "param"),
         [
@@ -213,6 +226,10 @@ class TestSettings:
         [
             ({"responseMimeType": "application/json"}, ResponseFormat()),
             ({"responseMimeType": "text/plain"}, None),
+            (
+                {"responseMimeType": "text/x.enum", "responseSchema": {"enum": ["a"]}},
+                ResponseFormat(schema={"enum": ["a"]}),
+            ),
             ({"responseSchema": {"type": "STRING"}}, ResponseFormat(schema={"type": "string"})),
             ({"response_json_schema": {"const": 1}}, ResponseFormat(schema={"const": 1})),
         ],
@@ -223,14 +240,12 @@ class TestSettings:
     def test_what_no_other_model_can_be_told_is_named_in_the_clients_words(self) -> None:
         parsed = parse(
             safetySettings=[],
-            cached_content="c",
             labels=None,
             tools=[{"googleSearch": {}, "code_execution": {}}],
             toolConfig={"retrievalConfig": {}},
             generationConfig={"speechConfig": {}, "of_tomorrow": 1},
         )
         assert parsed.untranslated == (
-            "cached_content",
             "generationConfig.ofTomorrow",
             "generationConfig.speechConfig",
             "safetySettings",
@@ -244,6 +259,7 @@ class TestSettings:
         [
             ({"responseModalities": ["TEXT", "IMAGE"]}, "generationConfig.responseModalities"),
             ({"responseMimeType": "text/x.enum"}, "generationConfig.responseMimeType"),
+            ({"responseMimeType": "text/x.xml", "responseSchema": {}}, "generationConfig.responseMimeType"),
         ],
     )
     def test_answers_that_are_no_text_cannot_be_had_elsewhere(self, config: Any, name: str) -> None:

@@ -8,7 +8,8 @@ from src.api.dialects.fields import MAX_MESSAGES
 from src.api.dialects.gemini.fields import Notes, camel_fields, listed, text_in
 from src.api.dialects.gemini.signatures import call_signature, thought_from
 from src.api.json import dumps
-from src.domain.completion.content import Media, MediaKind, Part, Text, Thinking, ToolCall, ToolResult
+from src.domain.catalog.model import WireFormat
+from src.domain.completion.content import Media, MediaKind, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import ChatMessage, ChatRole
 from src.shared.errors import InvalidRequest
 
@@ -23,6 +24,8 @@ _KINDS = {"image": MediaKind.IMAGE, "audio": MediaKind.AUDIO, "video": MediaKind
 _GOOGLES_OWN = ("gs://", "https://generativelanguage.googleapis.com/", "https://www.youtube.com/", "https://youtu.be/")
 """Where only Google's models look for files."""
 _DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
+_HOSTED = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
+"""What Google's own tools did for an answer: other models are told the answer without it."""
 _HINTS = frozenset({"mediaResolution", "partMetadata"})
 _MARKS = frozenset({"thought", "thoughtSignature"})
 
@@ -79,16 +82,18 @@ class _Reader:
         role = _ROLES.get(name or "user") if isinstance(name, str) else None
         if role is None:
             raise InvalidRequest(f"{where}.role must be user or model.", param=f"{where}.role")
-        return role, self.parts(fields, where)
+        return role, self.parts(fields, where, by_model=role is ChatRole.ASSISTANT)
 
-    def parts(self, content: Mapping[str, Any], where: str) -> list[Part]:
+    def parts(self, content: Mapping[str, Any], where: str, *, by_model: bool = False) -> list[Part]:
         parts = content.get("parts")
         given = listed([] if parts is None else parts, f"{where}.parts")
-        found = (self._part(part, f"{where}.parts[{index}]") for index, part in enumerate(given))
+        found = (self._part(part, f"{where}.parts[{index}]", by_model) for index, part in enumerate(given))
         return [part for part in found if part is not None]
 
-    def _part(self, given: Any, where: str) -> Part | None:
+    def _part(self, given: Any, where: str, by_model: bool) -> Part | None:
         fields = camel_fields({"text": given} if isinstance(given, str) else given, where)
+        if by_model and (hosted := next((name for name in _HOSTED if name in fields), None)):
+            return Opaque(format=WireFormat.GENERATE_CONTENT, body={hosted: fields.pop(hosted), **fields})
         self._note_the_rest(fields)
         signature = text_in(fields, "thoughtSignature", where)
         name = next((name for name in _DATA if name in fields), None)

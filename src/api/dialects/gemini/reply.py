@@ -7,6 +7,7 @@ from uuid import UUID
 import orjson
 
 from src.api.dialects.gemini.signatures import STAND_IN, thought_part
+from src.api.dialects.gemini.tools import wants_bare_word
 from src.api.dialects.relayed import objects_in, payloads_of
 from src.api.dialects.request import ParsedRequest
 from src.api.sse import event
@@ -62,14 +63,16 @@ class GeminiWriter:
         self._calls: list[ToolCallDelta] = []
         self._is_malformed = False
         self._has_called = False
+        wire = parsed.chat.wire
+        self._word: list[str] | None = [] if wire is not None and wants_bare_word(wire.body) else None
 
     def whole(self, outcome: Outcome, model: str) -> dict[str, Any]:
         """The whole response."""
         self._model = model
         parts = [part for delta in deltas_of(outcome.parts) for part in self._parts(delta)] + self._ended_calls()
         if not outcome.parts and outcome.text:
-            parts = [{"text": outcome.text}]
-        return self._response(parts, outcome)
+            parts = self._said(outcome.text)
+        return self._response(parts + self._ended_word(), outcome)
 
     def first(self, model: str, prompt_tokens: int) -> bytes:
         """Nothing: a stream begins with its first piece."""
@@ -83,7 +86,7 @@ class GeminiWriter:
 
     def last(self, outcome: Outcome) -> bytes:
         """The calls that are left, why it stopped, and the usage."""
-        return event(self._response(self._ended_calls(), outcome))
+        return event(self._response(self._ended_calls() + self._ended_word(), outcome))
 
     def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
         """Every candidate that has not ended ends here, in a chunk that looks like those before."""
@@ -108,7 +111,7 @@ class GeminiWriter:
             return []
         match delta:
             case TextDelta(text=text) | RefusalDelta(text=text):
-                parts = [{"text": text}] if text else []
+                parts = self._said(text)
             case ThinkingDelta():
                 parts = [thought_part(delta)]
             case OpaqueDelta(part=Opaque(format=WireFormat.GENERATE_CONTENT, body=body)):
@@ -116,6 +119,17 @@ class GeminiWriter:
             case _:
                 parts = []
         return self._ended_calls() + parts
+
+    def _said(self, text: str) -> list[dict[str, Any]]:
+        """A bare word waits for its end."""
+        if self._word is None:
+            return [{"text": text}] if text else []
+        self._word.append(text)
+        return []
+
+    def _ended_word(self) -> list[dict[str, Any]]:
+        text = "".join(self._word or ())
+        return [{"text": _unquoted(text)}] if text else []
 
     def _ended_calls(self) -> list[dict[str, Any]]:
         """The calls whose pieces have come so far. One whose arguments are no JSON object was cut, and is not told."""
@@ -145,6 +159,14 @@ class GeminiWriter:
 def _candidate(parts: Iterable[dict[str, Any]], reason: str | None, index: int = 0) -> dict[str, Any]:
     content = {"role": "model", "parts": list(parts) or [{"text": ""}]}
     return {"content": content, **({} if reason is None else {"finishReason": reason}), "index": index}
+
+
+def _unquoted(text: str) -> str:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    return found if isinstance(found, str) else text
 
 
 def _arguments(call: ToolCall) -> Mapping[str, Any] | None:

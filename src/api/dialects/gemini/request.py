@@ -92,7 +92,9 @@ def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
 def _note_the_rest(body: Mapping[str, Any], config: Mapping[str, Any], notes: Notes) -> None:
     """Every field that is not read, by the name that the client gave it."""
     for name, value in body.items():
-        if value is not None and camel(name) not in _TRANSLATED:
+        if value is not None and camel(name) == "cachedContent":  # which is the beginning of the prompt
+            notes.refuse(name)
+        elif value is not None and camel(name) not in _TRANSLATED:
             notes.leave_out(name)
     for name in config:
         if name in _MEANT:

@@ -22,6 +22,7 @@ _SCHEMAS = frozenset({"items", "additionalProperties"})
 _LISTS = frozenset({"anyOf", "prefixItems", "allOf", "oneOf"})
 _MAPS = frozenset({"properties", "defs", "$defs"})
 _RENAMED = {"defs": "$defs", "ref": "$ref"}
+_ENUM = "text/x.enum"
 _UNSAID = frozenset({"type", "nullable", "propertyOrdering", "format", "example"})
 
 
@@ -82,11 +83,18 @@ def read_response_format(config: Mapping[str, Any], notes: Notes) -> ResponseFor
         schema = json_schema(camel_fields(config["responseSchema"], f"{where}.responseSchema"))
     if not isinstance(schema, Mapping | None):
         raise InvalidRequest(f"{where}.responseJsonSchema must be an object.", param=f"{where}.responseJsonSchema")
-    if media_type not in (None, "", "text/plain", "application/json"):
+    known = media_type in (None, "", "text/plain", "application/json") or (media_type == _ENUM and schema is not None)
+    if not known:
         notes.refuse(f"{where}.responseMimeType")
     if media_type != "application/json" and schema is None:
         return None
     return ResponseFormat(schema=schema)
+
+
+def wants_bare_word(body: Mapping[str, Any]) -> bool:
+    """Whether the answer is to be one of some words, without the quotes that JSON has. For a body that was read."""
+    config = camel_fields(body, "The body").get("generationConfig") or {}
+    return camel_fields(config, "generationConfig").get("responseMimeType") == _ENUM
 
 
 def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
