@@ -58,24 +58,23 @@ class MessageReader:
 
     def read(self, messages: Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, ...]:
         """Raises InvalidRequest, which names the field."""
-        return tuple(self._message(message, f"messages[{index}]") for index, message in enumerate(messages))
+        return tuple([self._message(message, f"messages[{index}]") for index, message in enumerate(messages)])
 
     def _message(self, message: Mapping[str, Any], where: str) -> ChatMessage:
         name = message.get("role")
         role = _ROLES.get(name) if isinstance(name, str) else None
-        if isinstance(name, str) and role is not None:
-            leave_out_rest(message, _READ[name], self.untranslated, "messages.")
+        if role is None:
+            raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", param=f"{where}.role")
+        leave_out_rest(message, _READ[str(name)], self.untranslated, "messages.")
         match name:
             case "tool":
                 call_id = text_at(message.get("tool_call_id"), f"{where}.tool_call_id")
-                return _said(ChatRole.USER, [self._result(message, call_id, where)])
+                return _said(role, [self._result(message, call_id, where)])
             case "function":
                 called = text_at(message.get("name"), f"{where}.name")
-                return _said(ChatRole.USER, [self._result(message, self._functions.get(called, called), where)])
+                return _said(role, [self._result(message, self._functions.get(called, called), where)])
             case "assistant":
-                return _said(ChatRole.ASSISTANT, list(self._answer(message, where)))
-        if role is None:
-            raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", param=f"{where}.role")
+                return _said(role, list(self._answer(message, where)))
         parts = self._content(message, where)
         if role is ChatRole.SYSTEM and any(isinstance(part, Media) for part in parts):
             self.untranslatable["files in system messages"] = None
@@ -83,7 +82,7 @@ class MessageReader:
 
     def _result(self, message: Mapping[str, Any], call_id: str, where: str) -> ToolResult:
         content = self._content(message, where)
-        told = tuple(part for part in content if isinstance(part, Text | Media))
+        told = tuple([part for part in content if isinstance(part, (Text, Media))])
         name = message.get("name")
         return ToolResult(call_id=call_id, content=told, name=name if isinstance(name, str) else None)
 

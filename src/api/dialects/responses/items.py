@@ -376,4 +376,5 @@ def own_item(item: Any) -> Any:
     left_out = {"extra_content"} if kind in ("function_call", "custom_tool_call") else set()
     if kind in PREFIXES and _foreign_id(item) is None:
         left_out.add("id")
+    left_out = left_out.intersection(item)
     return {name: value for name, value in item.items() if name not in left_out} if left_out else item
