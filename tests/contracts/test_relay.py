@@ -145,6 +145,25 @@ class TestAnswers:
         assert reply.finished.wire is not None
         assert orjson.loads(reply.finished.wire)["model"] == "m-1"
 
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_what_a_model_of_anthropics_did_besides_is_counted(
+        self, upstream: Upstream, relay_to: Relays, stream: bool
+    ) -> None:
+        counts = {
+            "input_tokens": 10,
+            "output_tokens": 2,
+            "cache_read_input_tokens": 6,
+            "cache_creation_input_tokens": 1,
+        }
+        besides = [{"type": kind, **counts} for kind in ("message", "compaction", "advisor_message", "of_the_future")]
+        ran: dict[str, Any] = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+        answer = Answer(text="so", extra_items=(ran,) * 7, extra_fields={"usage": {**counts, "iterations": besides}})
+        upstream.script(replace(answer, usage=scripted.Usage(input=17, output=2, cached=6, cache_write=1)))
+        relay, request = relay_to(ANTHROPIC, upstream.url), asking(ANTHROPIC, stream=stream)
+        finished = (await streamed(relay, request))[1] if stream else (await relay.complete(request)).finished
+        assert finished.usage == Usage(input_tokens=51, output_tokens=6, cache_read_tokens=18, cache_write_tokens=3)
+        assert finished.readings == 8
+
     async def test_bytes_of_a_whole_answer_are_untouched(self, upstream: Upstream, relay_to: Relays) -> None:
         odd = b' {"choices" : [{"message":{"content":"\\u00fc"},"finish_reason":"stop","x":1.50}],\n"n":[1]}\n'
         upstream.script(Garbage(odd, content_type="application/json"))

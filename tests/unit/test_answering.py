@@ -170,6 +170,16 @@ async def test_a_report_that_cannot_be_true_is_replaced_by_our_count(
     assert scene.was_settled_once(tokens=4)
 
 
+@pytest.mark.parametrize(("readings", "flags"), [(1, (USAGE_ABSURD,)), (2, ())])
+async def test_a_model_may_read_as_much_again_after_each_tool_that_its_provider_ran(
+    readings: int, flags: tuple[str, ...]
+) -> None:
+    claim = Usage(input_tokens=2 * make_model().context_window, output_tokens=1)
+    finished = Finished(reason=FinishReason.STOP, usage=claim, readings=readings)
+    outcome = await Scene(*answers("fine", finished=finished)).outcome()
+    assert (outcome.flags, outcome.usage == claim) == (flags, not flags)
+
+
 async def test_a_claim_above_the_hold_is_charged_up_to_the_hold() -> None:
     chat = user_says("how are you", stream=True, parameters=Parameters(max_output_tokens=1))
     claim = Finished(reason=FinishReason.STOP, usage=Usage(input_tokens=3, output_tokens=500))
@@ -218,6 +228,21 @@ async def test_a_prompt_that_the_stream_told_is_charged_where_its_end_tells_none
     outcome = await scene.outcome()
     assert outcome.usage == replace(TOLD, output_tokens=2, estimated=True)
     assert scene.meter.estimates == 0
+
+
+async def test_thoughts_that_the_stream_told_of_are_charged_where_nobody_saw_them() -> None:
+    told = Usage(input_tokens=5, output_tokens=9, reasoning_tokens=8)
+    failure = UpstreamFailed(Failure.DROPPED, "The connection was lost.")
+    scene = Scene(WireChunk(b"one", lambda data: Delivered(data.decode(), told)), failure)
+    assert (await scene.outcome()).usage == replace(told, estimated=True)
+    assert scene.was_settled_once(tokens=14)
+
+
+@pytest.mark.parametrize("lie", [-1, 10])
+async def test_no_more_thoughts_are_told_than_there_was_output(lie: int) -> None:
+    reported = Usage(input_tokens=5, output_tokens=9, reasoning_tokens=lie)
+    outcome = await Scene(TextDelta("fine"), Finished(reason=FinishReason.STOP, usage=reported)).outcome()
+    assert outcome.usage == replace(reported, reasoning_tokens=max(0, min(lie, 9)))
 
 
 @pytest.mark.parametrize(

@@ -346,13 +346,15 @@ class Answering:
         written = self._ports.meter.count(delivered.text, model)
         told = delivered.usage
         if told is not None and told.input_tokens > 0 and is_plausible(told, model):
-            return replace(told, output_tokens=written, estimated=True)
+            # It may have told of more output so far than there are words: of thoughts that nobody is shown.
+            return replace(told, output_tokens=max(written, told.output_tokens), estimated=True)
         return Usage(input_tokens=await self.prompt_tokens(), output_tokens=written, estimated=True)
 
     async def _completed(self, finished: Finished) -> Outcome:
         model = self._trace.answering
         assert model is not None  # noqa: S101 - somebody said Finished
-        usage, fault = finished.usage, fault_of(finished.usage, model, self.call.chat.prompts)
+        usage = finished.usage
+        fault = fault_of(usage, model, max(self.call.chat.prompts, finished.readings))
         if usage is None or fault:
             usage = await self._counted(self._progress.delivered(), model)
         return replace(
@@ -385,7 +387,7 @@ class Answering:
             status=status,
             text="",
             finish_reason=FinishReason.STOP,
-            usage=usage,
+            usage=replace(usage, reasoning_tokens=max(0, min(usage.reasoning_tokens, usage.output_tokens))),
             cost_micro_usd=model.price_at(self._started_at).cost(usage) if model else MicroDollars(0),
             model=model,
             upstream_model=None,

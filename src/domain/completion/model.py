@@ -200,7 +200,8 @@ class Finished:
 
     `wire` holds the bytes to hand on once the call is settled: the whole body, or a stream's last events. `parts` is
     the whole answer in our words, where wire chunks were handed on and somebody will want to store it.
-    `stop_sequence`: the one that it stopped at, where that is known. `vectors`: see Outcome.
+    `stop_sequence`: the one that it stopped at, where that is known. `vectors`: see Outcome. `readings`: how often a
+    prompt was read for it, which is again after each tool that the provider ran by itself.
     """
 
     reason: FinishReason
@@ -210,6 +211,7 @@ class Finished:
     parts: tuple[Part, ...] = ()
     stop_sequence: str | None = None
     vectors: tuple[bytes, ...] = ()
+    readings: int = 1
 
 
 UpstreamEvent = Dropped | Delta | Finished

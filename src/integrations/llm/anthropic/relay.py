@@ -27,6 +27,10 @@ _TEXTS = {
     "thinking_delta": "thinking",
     "input_json_delta": "partial_json",
 }
+_APART = ("compaction", "advisor_message")
+"""Kinds of what the model did besides, whose tokens are not among those of the answer."""
+_RUN = "_tool_result"
+"""How the kinds of blocks end that tell what a tool did which the provider ran."""
 _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -80,7 +84,11 @@ def read_reply(data: bytes) -> Reply:
         raise relay_failures.malformed("The provider's answer ended without a reason.")
     usage = read_usage(body.get("usage"))
     finished = Finished(
-        reason=_reason(body.get("stop_reason")), usage=usage, upstream_model=_text(body.get("model")) or None, wire=data
+        reason=_reason(body.get("stop_reason")),
+        usage=usage,
+        upstream_model=_text(body.get("model")) or None,
+        wire=data,
+        readings=_readings(body.get("usage"), sum(map(_is_run, content))),
     )
     return Reply(text=_reply_text(content, counted=usage is not None), finished=finished)
 
@@ -95,13 +103,30 @@ def _reply_text(blocks: list[dict[str, Any]], *, counted: bool) -> str:
     return "".join((*hidden, visible, *calls))
 
 
+def _is_run(block: Any) -> bool:
+    return isinstance(block, dict) and _text(block.get("type")).endswith(_RUN)
+
+
+def _readings(usage: Any, runs: int) -> int:
+    return max(len(_iterations(usage)), 1 + runs)
+
+
+def _iterations(usage: Any) -> list[dict[str, Any]]:
+    """What is told of each time that a model was asked for one answer."""
+    told = usage.get("iterations") if isinstance(usage, dict) else None
+    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+
+
 def read_usage(value: Any) -> Usage | None:
     """Reported tokens, unchecked; None where they are missing or no numbers. Our input includes cached tokens."""
     if not isinstance(value, dict):
         return None
     if not isinstance(value.get("input_tokens"), int) or not isinstance(value.get("output_tokens"), int):
         return None
-    fresh, written, read, output = (count if isinstance(count := value.get(name), int) else 0 for name in _COUNTS)
+    told = [value, *(each for each in _iterations(value) if each.get("type") in _APART)]
+    fresh, written, read, output = (
+        sum(count for each in told if isinstance(count := each.get(name), int)) for name in _COUNTS
+    )
     return Usage(
         input_tokens=fresh + written + read,
         output_tokens=output,
@@ -113,7 +138,7 @@ def read_usage(value: Any) -> Usage | None:
 def read_delivered(data: bytes) -> Delivered:
     """Everything generated in some events, text, thinking and the input of tools, and the usage told so far."""
     texts: list[str] = []
-    counts: dict[str, int] = {"output_tokens": 0}
+    counts: dict[str, Any] = {"output_tokens": 0}
     for payload in payloads_of(data):
         texts.append(_new_text(payload.get("content_block")) + _new_text(payload.get("delta")))
         counts.update(_counts_in(payload))
@@ -128,25 +153,27 @@ def _new_text(part: Any) -> str:
     return _text(part.get(field)) if field else ""
 
 
-def _counts_in(payload: Mapping[str, Any]) -> dict[str, int]:
+def _counts_in(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What an event tells of usage: each of them replaces what it names."""
     message = payload.get("message")
     usage = message.get("usage") if isinstance(message, dict) else payload.get("usage")
     if not isinstance(usage, dict):
         return {}
-    return {name: usage[name] for name in _COUNTS if isinstance(usage.get(name), int)}
+    counts: dict[str, Any] = {name: usage[name] for name in _COUNTS if isinstance(usage.get(name), int)}
+    return counts | ({"iterations": usage["iterations"]} if "iterations" in usage else {})
 
 
 class AnthropicReader(TailReader):
     """Passes everything on up to `message_stop`. Usage comes in two events, the second one cumulative."""
 
-    marks = (b'"message_', b'"error"', b'"ping"')
+    marks = (b'"message_', b'"error"', b'"ping"', b'_tool_result"')
 
     def __init__(self) -> None:
         super().__init__()
         self._reason: FinishReason | None = None
         self._counts: dict[str, Any] = {}
         self._has_final_counts = False
+        self._runs = 0
         self._model: str | None = None
 
     def look(self, payload: dict[str, Any]) -> bool:
@@ -155,6 +182,8 @@ class AnthropicReader(TailReader):
                 message = payload.get("message")
                 self._model = (_text(message.get("model")) or None) if isinstance(message, dict) else None
                 self._counts.update(_counts_in(payload))
+            case "content_block_start":
+                self._runs += _is_run(payload.get("content_block"))
             case "message_delta":
                 self._note_delta(payload)
             case "message_stop":
@@ -188,6 +217,7 @@ class AnthropicReader(TailReader):
             usage=read_usage(self._counts) if self._has_final_counts else None,
             upstream_model=self._model,
             wire=self.held,
+            readings=_readings(self._counts, self._runs),
         )
 
 

@@ -219,6 +219,7 @@ def _finished(response: Mapping[str, Any]) -> Finished:
         usage=read_usage(response.get("usage")),
         upstream_model=_text(response.get("model")) or None,
         parts=parts,
+        readings=1 + sum(isinstance(part, Opaque) and part.kind.endswith("_call") for part in parts),
     )
 
 
