@@ -14,10 +14,11 @@ from src.domain.completion.model import FinishReason
 from tests.contracts.relaying import OPENAI, USAGE, Relays, asking, joined, raw_server, relays, sse, streamed, writing
 from tests.support.upstream import Upstream
 
+SCHEMA = {"type": "object", "properties": {}, "$defs": {}}
 WISHES: dict[str, Any] = {
     "x_deep": {"of": [1, None, {"the": "future"}]},
     "tools": [
-        {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "$defs": {}}, "x": 1}},
+        {"type": "function", "function": {"name": "f", "parameters": SCHEMA, "x": 1}},
         {"type": "web_search", "x_place": "here"},
     ],
     "tool_choice": "auto",
