@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 from uuid import UUID
@@ -15,8 +15,10 @@ from src.domain.dialogs.model import (
     Dialog,
     DialogAdded,
     DialogId,
+    Message,
     MessagesAdded,
     MessageStatus,
+    turn_in,
 )
 from src.domain.identity.model import TenantId
 from src.domain.ledger.book import Book
@@ -87,7 +89,8 @@ class FakeLedger:
         if not book.closed:
             return closed
         is_late = before is not None and before.state is HoldState.EXPIRED
-        self._write(book, [_where_it_is(each) for each in records] if is_late else records, None)
+        is_placed = before is not None and before.noted is not None
+        self._write(book, [_late(each, is_placed) for each in records] if is_late else records, None)
         if closing.state is HoldState.EXPIRED or not records:
             charged = closing.state is HoldState.SETTLED or (before is not None and before.noted is not None)
             end_claims(self._store, closing.hold.id, charged=charged)
@@ -197,20 +200,37 @@ class FakeLedger:
                 message = store.messages.get(record.message_id)
                 if message is not None and message.status is MessageStatus.IN_PROGRESS:
                     store.messages[record.message_id] = replace(message, content=record.content, parts=record.parts)
+            case _Late():
+                self._end_late(record)
             case AnswerEnded():
                 self._end_answer(record)
             case _:
                 write_claim(store, record, hold_id)
 
     def _end_answer(self, record: AnswerEnded) -> None:
-        store, answer = self._store, record.answer
-        if answer.id in store.messages:
-            store.messages[answer.id] = answer
-        if record.becomes_head and answer.dialog_id in store.dialogs:
+        if record.answer.id in self._store.messages:
+            self._store.messages[record.answer.id] = record.answer
+        if record.becomes_head:
+            self._place(record.answer)
+
+    def _end_late(self, record: "_Late") -> None:
+        self._store.messages[record.answer.id] = record.answer
+        if not record.is_placed and not self._is_passed_over(record.answer):
+            self._place(record.answer)
+
+    def _is_passed_over(self, answer: Message) -> bool:
+        if turn_in(answer.settings) is None:
+            head = self._store.dialogs[answer.dialog_id].head_id
+            return head is not None and head >= answer.id
+        return any(each.parent_id == answer.id for each in self._store.messages.values())
+
+    def _place(self, answer: Message) -> None:
+        """At the end of its dialog."""
+        store, turn = self._store, turn_in(answer.settings)
+        if answer.dialog_id in store.dialogs:
             dialog = store.dialogs[answer.dialog_id]
-            if record.first is not None and record.first.id in store.messages:
-                first = store.messages[record.first.id]
-                store.messages[first.id] = replace(first, parent_id=dialog.head_id)
+            if turn is not None and turn in store.messages:
+                store.messages[turn] = replace(store.messages[turn], parent_id=dialog.head_id)
             at = answer.completed_at or answer.created_at
             store.dialogs[answer.dialog_id] = replace(dialog, head_id=answer.id, updated_at=at)
 
@@ -229,11 +249,21 @@ class FakeLedger:
                         cost_micro_usd=noted.cost_micro_usd,
                     )
                 self._store.messages[message_id] = ended
+                if noted is not None and not self._is_passed_over(ended):
+                    self._place(ended)
 
 
-def _where_it_is(record: Record) -> Record:
-    """The same, but nothing is hung anywhere: others may build upon it already."""
-    return replace(record, first=None) if isinstance(record, AnswerEnded) else record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Late(Record):
+    """An answer that ends after its call was given up; `is_placed`: what was noted of it is in its dialog."""
+
+    answer: Message
+    is_placed: bool
+
+
+def _late(record: Record, is_placed: bool) -> Record:
+    ends = isinstance(record, AnswerEnded) and record.becomes_head
+    return _Late(answer=record.answer, is_placed=is_placed) if ends else record
 
 
 def _new_dialogs(records: Sequence[Record]) -> dict[DialogId, Dialog]:

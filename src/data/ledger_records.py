@@ -19,12 +19,10 @@ from src.domain.dialogs.model import (
     AnswerNoted,
     Dialog,
     DialogAdded,
-    DialogId,
     Message,
     MessagesAdded,
     MessageStatus,
 )
-from src.domain.identity.model import TenantId
 from src.domain.ledger.model import Closing, HoldId, Record, UsageRecord
 
 IN_PROGRESS = "messages.status = 'in_progress'"
@@ -112,7 +110,6 @@ class RecordRows:
         self._messages: list[tuple[Any, ...]] = []
         self._answers: dict[UUID, tuple[Any, ...]] = {}
         self._told: dict[UUID, tuple[Any, ...]] = {}
-        self._heads: dict[tuple[TenantId, DialogId], tuple[Any, ...]] = {}
         self._usage: dict[UUID, tuple[Any, ...]] = {}
         self._days: dict[DayKey, list[int]] = {}
         self._noted: dict[UUID, tuple[Any, ...]] = {}
@@ -140,7 +137,7 @@ class RecordRows:
                 case MessagesAdded():
                     self._messages.extend(_message_row(message, hold_id) for message in record.messages)
                 case AnswerEnded():
-                    self._end_answer(record, is_late=is_late)
+                    self._end_answer(record, is_late=is_late, is_placed=counted is not None)
                 case AnswerNoted():
                     said = (storable(record.content), list(record.parts) or None)
                     self._noted[record.message_id] = (*said, record.tenant_id, record.message_id)
@@ -157,6 +154,7 @@ class RecordRows:
             outcome: tuple[Any, ...] = (MessageStatus.FAILED, _lost(LOST), None, None, None, False, 0)
         else:
             self._add_usage(noted, None)
+            self.turns.give_up(closing.hold.id, closing.at)
             usage = noted.usage
             told = _lost(CHARGED)
             counts = (usage.input_tokens, usage.output_tokens, usage.estimated, noted.cost_micro_usd)
@@ -171,7 +169,7 @@ class RecordRows:
             (_MESSAGES, self._messages),
             (_USAGE_RECORDS, list(self._usage.values())),
             (_USAGE_DAYS, [(*key, *sums) for key, sums in sorted(self._days.items())]),
-            (_HEADS, sorted(self._heads.values(), key=_by_key)),
+            (_HEADS, sorted(self.turns.heads(), key=_by_key)),
             (_ANSWERS, sorted(self._answers.values(), key=_by_key)),
             (_TOLD, sorted(self._told.values(), key=_by_key)),
             (_NOTED, sorted(self._noted.values(), key=_by_key)),
@@ -179,16 +177,13 @@ class RecordRows:
             self.claims.kept(),
         ]
 
-    def _end_answer(self, record: AnswerEnded, *, is_late: bool) -> None:
+    def _end_answer(self, record: AnswerEnded, *, is_late: bool, is_placed: bool) -> None:
         answer = record.answer
-        if not is_late:  # others may build upon it already
-            self.turns.add(record)
+        if not is_placed:
+            self.turns.end(record, given_up=is_late)
         self._answers[answer.id] = (*_outcome_of(answer), answer.tenant_id, answer.id)
         if answer.dropped:  # the settings are written as it begins, and change for nothing else
             self._told[answer.id] = (dict(answer.settings or {}), answer.tenant_id, answer.id)
-        if record.becomes_head:
-            head = (answer.id, answer.completed_at or answer.created_at, answer.tenant_id, answer.dialog_id)
-            self._heads[(answer.tenant_id, answer.dialog_id)] = head
 
     def _add_usage(self, record: UsageRecord, counted: UsageRecord | None) -> None:
         """A row, and its part of the day. What was counted already is taken back: a call has one row."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from src.domain.dialogs.model import AnswerEnded, Dialog, Message, MessageId, MessagesAdded, MessageStatus
+from src.domain.dialogs.model import TURN, AnswerEnded, Dialog, Message, MessageId, MessagesAdded, MessageStatus
 from src.domain.identity.model import User
 from src.domain.ledger.model import Closing, Hold, HoldState, Renewal
 from src.shared.ids import new_id
@@ -23,21 +23,30 @@ class Scene:
     def __init__(self, backend: Backend, ledger: object, user: User, dialog: Dialog) -> None:
         self.backend, self.ledger, self.user, self.dialog = backend, ledger, user, dialog
 
-    async def begin(self, parent_id: MessageId | None = None) -> Turn:
+    async def begin(self, parent_id: MessageId | None = None, *, alone: bool = False) -> Turn:
+        """Ask; `alone`: the answer is that of a branch, which stays where it is."""
         question = make_message(self.dialog, parent_id=parent_id)
-        answer = make_answer(question)
+        answer = make_answer(question, settings=None if alone else {TURN: str(question.id)})
         request = make_hold_request(self.user, id=new_id())
         hold = await self.ledger.open(request, (MessagesAdded(messages=(question, answer)),))  # type: ignore[attr-defined]
         return question, answer, hold
 
-    async def end(self, turn: Turn, status: MessageStatus = MessageStatus.COMPLETED, *, alone: bool = False) -> None:
-        """Settle it; `alone`: its answer only, as that of a branch."""
-        question, answer, hold = turn
+    async def end(self, turn: Turn, status: MessageStatus = MessageStatus.COMPLETED) -> None:
+        """Settle it."""
+        _, answer, hold = turn
         row = make_usage_record(hold, message_id=answer.id)
         ended = replace(answer, content="é", status=status, completed_at=NOW, usage=row.usage, model=row.model)
         ended = replace(ended, cost_micro_usd=row.cost_micro_usd)
         closing = make_closing(hold, message_id=answer.id)
-        await self.ledger.close(closing, (row, AnswerEnded(answer=ended, first=None if alone else question)))  # type: ignore[attr-defined]
+        await self.ledger.close(closing, (row, AnswerEnded(answer=ended)))  # type: ignore[attr-defined]
+
+    async def give_up(self, turn: Turn, *, noted: bool = True) -> None:
+        """What is done about a call whose gateway died, after some of it was noted."""
+        hold = turn[2]
+        usage = make_usage_record(hold) if noted else None
+        renewal = Renewal(hold=hold, at=NOW, expires_at=hold.expires_at, noted=usage)
+        await self.ledger.renew(renewal)  # type: ignore[attr-defined]
+        await self.ledger.close(Closing(hold=hold, state=HoldState.EXPIRED, at=NOW + timedelta(hours=1)))  # type: ignore[attr-defined]
 
     async def say(self) -> Message:
         """Put a message at the end, as whoever adds items does."""
@@ -110,11 +119,11 @@ async def test_a_failed_turn_and_a_branch_stay_where_they_are(backend: Backend) 
         scene = await begun(backend, ledger)
         ground = await scene.begin()
         await scene.end(ground)
-        failed, branch = [await scene.begin(ground[1].id) for _ in range(2)]
+        failed, branch = await scene.begin(ground[1].id), await scene.begin(ground[1].id, alone=True)
         said = await scene.say()
         await scene.end(failed, MessageStatus.FAILED)
         assert await scene.ids() == ids_of(ground, said)
-        await scene.end(branch, alone=True)
+        await scene.end(branch)
     assert await scene.ids() == ids_of(ground, branch)
 
 
@@ -122,16 +131,56 @@ async def test_a_turn_that_comes_back_late_is_not_hung_below_what_was_built_upon
     async with backend.ledger() as ledger:
         scene = await begun(backend, ledger)
         late = await scene.begin()
-        _, answer, hold = late
-        await ledger.renew(Renewal(hold=hold, at=NOW, expires_at=hold.expires_at, noted=make_usage_record(hold)))
-        await ledger.close(Closing(hold=hold, state=HoldState.EXPIRED, at=NOW + timedelta(hours=1)))
-        above = await scene.begin(answer.id)
-        await scene.end(above, alone=True)
+        _, answer, _ = late
+        await scene.give_up(late)
+        above = await scene.begin(answer.id, alone=True)
+        await scene.end(above)
         assert await scene.ids() == ids_of(late, above)
         await scene.end(late)
     async with backend.open_uow(scene.user.tenant_id) as uow:
         path = await uow.dialogs.path(scene.dialog.id, above[1].id, limit=100)
     assert [each.id for each in path] == ids_of(late, above)
+
+
+async def test_what_is_left_of_a_turn_that_was_given_up_is_the_end(backend: Backend) -> None:
+    async with backend.ledger() as ledger:
+        scene = await begun(backend, ledger)
+        ground = await scene.say()
+        lost = await scene.begin(ground.id)
+        said = await scene.say()
+        await scene.give_up(lost)
+        assert await scene.ids() == ids_of(ground, said, lost)
+        later = await scene.say()
+        await scene.end(lost)
+        assert await scene.ids() == ids_of(ground, said, lost, later), "it came back: it stays where it is"
+        await scene.give_up(await scene.begin(later.id), noted=False)
+        assert await scene.ids() == ids_of(ground, said, lost, later), "nothing is left of it"
+
+
+async def test_what_is_left_of_a_branch_is_the_end_unless_a_later_one_is(backend: Backend) -> None:
+    async with backend.ledger() as ledger:
+        scene = await begun(backend, ledger)
+        ground = await scene.say()
+        lost, later, last = [await scene.begin(ground.id, alone=True) for _ in range(3)]
+        await scene.end(later)
+        await scene.give_up(lost)
+        assert await scene.ids() == ids_of(ground, later)
+        await scene.give_up(last)
+        assert await scene.ids() == ids_of(ground, last)
+
+
+@pytest.mark.parametrize("is_built_upon", [False, True])
+async def test_a_turn_that_comes_back_from_nothing_is_put_at_the_end_unless_it_is_built_upon(
+    backend: Backend, is_built_upon: bool
+) -> None:
+    async with backend.ledger() as ledger:
+        scene = await begun(backend, ledger)
+        late = await scene.begin()
+        await scene.give_up(late, noted=False)
+        above = await scene.begin(late[1].id if is_built_upon else None, alone=True)
+        await scene.end(above)
+        await scene.end(late)
+        assert await scene.ids() == (ids_of(late, above) if is_built_upon else ids_of(above, late))
 
 
 @pytest.mark.parametrize("turns", [2, 20])

@@ -174,7 +174,8 @@ async def test_it_is_cancelled_at_another_gateway(town: Town) -> None:
 
 async def test_what_was_noted_before_a_crash_is_told_charged_and_continued(town: Town) -> None:
     town.gated(thinking="hm hm")
-    url = await town.begun(reasoning={"effort": "low"}, model="claude-sonnet-5")
+    name = (await town.here.post("/v1/conversations", json={})).json()["id"]
+    url = await town.begun(reasoning={"effort": "low"}, model="claude-sonnet-5", conversation=name)
     await town.until_told(url, HALF)
     resuming = [asyncio.create_task(town.resumed(url, after)) for after in (None, HEARD_MORE)]
     await town.crash()
@@ -188,11 +189,14 @@ async def test_what_was_noted_before_a_crash_is_told_charged_and_continued(town:
     spent = failed["usage"]["total_tokens"]
     assert await town.standing() == (spent, 0)
     town.upstream.always(Answer(text="Fine.", usage=USAGE))
-    before = {"previous_response_id": failed["id"]}
-    on = await town.there.post(URL, json={"model": "gpt-4o", "input": "On.", **before})
-    assert on.status_code == 200, on.text
-    assert HALF.strip() in str(town.upstream.requests[-1].json)
-    assert await town.standing() == (spent + 12, 0)
+    listed = (await town.there.get(f"/v1/conversations/{name}/items?order=asc")).json()["data"]
+    assert [item["id"] for item in listed[1:]] == [item["id"] for item in failed["output"]]
+    assert [item.get("status") for item in listed] == ["completed", None, "incomplete"]
+    for before in ({"previous_response_id": failed["id"]}, {"conversation": name}):
+        on = await town.there.post(URL, json={"model": "gpt-4o", "input": "On.", **before})
+        assert on.status_code == 200, on.text
+        assert HALF.strip() in str(town.upstream.requests[-1].json)
+    assert await town.standing() == (spent + 24, 0)
 
 
 async def test_a_crash_before_the_first_word_costs_nothing_and_says_so(town: Town) -> None:

@@ -21,6 +21,9 @@ DROPPED = "dropped"
 """The setting of an answer that names what its model was not told."""
 REMOVED = "removed"
 """The type of what stands among a message's parts where something was taken out: others keep their places."""
+TURN = "turn"
+"""The setting of an answer that names the first message of its turn, where the whole turn is to follow whatever is the
+end of its dialog when the answer has ended."""
 DEVELOPERS = "developers"
 """The setting of a system message that its client calls a developer's."""
 
@@ -112,6 +115,12 @@ class Message:
         return tuple((self.settings or {}).get(DROPPED, ()))
 
 
+def turn_in(settings: Mapping[str, Any] | None) -> MessageId | None:
+    """The first message of an answer's turn, where that is to follow the end of its dialog."""
+    named = (settings or {}).get(TURN)
+    return None if named is None else MessageId(UUID(named))
+
+
 def new_question(dialog: Dialog, parent_id: MessageId | None, content: str, request_id: str, now: datetime) -> Message:
     """A question below a parent (None: at the root)."""
     return Message(
@@ -171,11 +180,10 @@ class AnswerNoted(Record):
 class AnswerEnded(Record):
     """An answer that was in progress has ended; where it can be built upon it becomes the dialog's head.
 
-    `first`: the first message of its turn, where the whole turn is to follow what is the dialog's end by now.
+    Where its whole turn is to follow what is the dialog's end by now (TURN), it does.
     """
 
     answer: Message
-    first: Message | None = None
 
     @property
     def becomes_head(self) -> bool:

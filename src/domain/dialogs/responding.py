@@ -14,6 +14,7 @@ from src.domain.completion.ports import TokenMeter
 from src.domain.dialogs.context import as_told, fitting
 from src.domain.dialogs.model import (
     DEVELOPERS,
+    TURN,
     Dialog,
     DialogId,
     Message,
@@ -66,8 +67,10 @@ class Place:
         dialog = self.dialog or _new_dialog(principal, how)
         parent = self.path[-1].id if self.path else None
         messages = as_messages(dialog, parent, asked, how)
+        answer_id = MessageId(new_id())
+        turn = {TURN: str(messages[0].id if messages else answer_id)} if self.at_end else {}
         answer = Message(
-            id=MessageId(new_id()),
+            id=answer_id,
             tenant_id=dialog.tenant_id,
             dialog_id=dialog.id,
             parent_id=messages[-1].id if messages else parent,
@@ -76,10 +79,10 @@ class Place:
             status=MessageStatus.IN_PROGRESS,
             created_at=how.at,
             request_id=how.request_id,
-            settings={**how.settings, INPUTS: len(messages)},
+            settings={**how.settings, INPUTS: len(messages), **turn},
         )
         new = dialog if self.dialog is None else None
-        return Storing(asked=messages, answer=answer, dialog=new, at_end=self.at_end)
+        return Storing(asked=messages, answer=answer, dialog=new)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,15 +29,11 @@ _ENDED_AS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storing:
-    """The messages of one call: what was asked, parents first, and the answer to come. `dialog`: where it is new.
-
-    With `at_end` they follow whatever is the end of their dialog when the call has ended.
-    """
+    """The messages of one call: what was asked, parents first, and the answer to come. `dialog`: where it is new."""
 
     asked: Sequence[Message]
     answer: Message
     dialog: Dialog | None = None
-    at_end: bool = False
 
     def opening(self) -> tuple[Record, ...]:
         """What commits with the hold."""
@@ -52,8 +48,7 @@ class Storing:
 
     def closing(self, outcome: Outcome) -> tuple[Record, ...]:
         """What commits with the settlement."""
-        first = (*self.asked, self.answer)[0] if self.at_end else None
-        return (AnswerEnded(answer=self.ended(outcome), first=first),)
+        return (AnswerEnded(answer=self.ended(outcome)),)
 
     def ended(self, outcome: Outcome) -> Message:
         """The answer with everything its call brought."""

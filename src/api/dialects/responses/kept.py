@@ -5,26 +5,38 @@ from typing import Any
 from uuid import UUID
 
 from src.api.dialects.responses.items import Namespaces, grouped, item_id, prefix_of, role_name, written
+from src.api.dialects.responses.reply import status_of
 from src.api.dialects.responses.tools import namespaces_of
-from src.domain.completion.model import ChatRole
-from src.domain.dialogs.model import DEVELOPERS, Message
+from src.domain.completion.model import ChatRole, FinishReason
+from src.domain.dialogs.model import DEVELOPERS, Message, MessageStatus
 from src.domain.dialogs.removing import Entry, Removed, entries_of, without
+from src.domain.dialogs.storing import call_status
 from src.shared.errors import NotFound
 
 
 def items_in(message: Message) -> list[dict[str, Any]]:
     """What is left of a message, as items."""
-    return [item for _, item in _placed_in(message)]
+    return _ending([item for _, item in _placed_in(message)], item_status(message))
 
 
 def output_items(
     entries: Sequence[Entry], message_id: UUID, *, status: str = "completed", namespaces: Namespaces | None = None
 ) -> list[dict[str, Any]]:
     """An answer as the output of a response; the last item has its `status`."""
-    items = [item for _, item in _placed(entries, message_id, ChatRole.ASSISTANT, namespaces or {})]
-    if items and "status" in items[-1]:
-        items[-1] = {**items[-1], "status": status}
-    return items
+    return _ending([item for _, item in _placed(entries, message_id, ChatRole.ASSISTANT, namespaces or {})], status)
+
+
+def _ending(items: list[dict[str, Any]], status: str) -> list[dict[str, Any]]:
+    ends = items and "status" in items[-1]
+    return [*items[:-1], {**items[-1], "status": status}] if ends else items
+
+
+def item_status(message: Message) -> str:
+    """The status of a message's last item."""
+    if message.status is MessageStatus.IN_PROGRESS:
+        return "in_progress"
+    reason = FinishReason(message.finish_reason) if message.finish_reason else FinishReason.STOP
+    return "completed" if status_of(call_status(message.status), reason)[0] == "completed" else "incomplete"
 
 
 def without_item(message: Message, name: str) -> Message:

@@ -12,7 +12,7 @@ from src.api.container import Gateway
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.responses.ids import id_in, response_id
 from src.api.dialects.responses.items import grouped
-from src.api.dialects.responses.kept import asked_tools, output_items
+from src.api.dialects.responses.kept import asked_tools, item_status, output_items
 from src.api.dialects.responses.references import with_referenced_items
 from src.api.dialects.responses.reply import response_body, status_of
 from src.api.dialects.responses.request import NAMES, ResponsesRequest, chat_of, namespaces_in, parse_response
@@ -142,22 +142,12 @@ def told_again(answer: Message) -> dict[str, Any]:
         model=_model(answer),
         echo=settings,
         status=status,
-        output=output_items(entries_of(answer), answer.id, status=_item_status(answer), namespaces=asked_tools(answer)),
+        output=output_items(entries_of(answer), answer.id, status=item_status(answer), namespaces=asked_tools(answer)),
         usage=answer.usage,
         error=_error(answer),
         incomplete_reason=reason,
         completed_at=answer.completed_at,
     )
-
-
-def _item_status(answer: Message) -> str:
-    match answer.status:
-        case MessageStatus.COMPLETED:
-            return "completed"
-        case MessageStatus.IN_PROGRESS:
-            return "in_progress"
-        case _:
-            return "incomplete"
 
 
 def _status(answer: Message) -> tuple[str, str | None]:
