@@ -306,6 +306,13 @@ class TestStreamBytes:
             failure, _ = await failure_of(relay_to(OPENAI, url), asking(OPENAI, stream=True))
         assert failure.kind is Failure.DROPPED
 
+    async def test_no_reason_is_needed_after_a_call(self, upstream: Upstream, relay_to: Relays) -> None:
+        upstream.script(*[Answer(tool_calls=(WEATHER,), finish="none")] * 2)
+        relay = relay_to(OPENAI, upstream.url)
+        _, finished = await streamed(relay, asking(OPENAI, stream=True))
+        assert (finished.reason, finished.usage is None) == (FinishReason.TOOL_CALLS, False)
+        assert (await relay.complete(asking(OPENAI))).finished.reason is FinishReason.TOOL_CALLS
+
     async def test_of_two_choices_both_must_end(self, relay_to: Relays) -> None:
         async with raw_server(writing(sse(delta("a"), delta(finish="stop"), delta("b", index=1)))) as url:
             failure, _ = await failure_of(relay_to(OPENAI, url), asking(OPENAI, stream=True, n=2))

@@ -96,6 +96,12 @@ BOTH = [("a", '{"x":1}'), ("b", '{"y":2}')]
         ),
         pytest.param([called("a", {"x": 1}, index=0, id="1")], BOTH[:1], id="arguments read already"),
         pytest.param([called("a", None, index=0, id="1")], [("a", "")], id="no arguments"),
+        pytest.param([called(*BOTH[0], index=0, id="f"), called(*BOTH[1], index=1, id="f")], BOTH, id="one id"),
+        pytest.param(
+            [called(*BOTH[0], index=0, id="1"), {"index": 0, "function": None}, {"index": 0, "id": "1"}],
+            BOTH[:1],
+            id="reminders of nothing",
+        ),
     ],
 )
 def test_calls_are_told_apart_however_a_server_numbers_them(
@@ -193,6 +199,36 @@ def test_a_refusal_is_no_text() -> None:
 def test_reasons_are_read(said: str, reason: FinishReason) -> None:
     assert whole(said, content="a")[1].reason is reason
     assert streamed({"content": "a"}, reason=said)[1].reason is reason
+
+
+@pytest.mark.parametrize("read", [whole, streamed], ids=["whole", "streamed"])
+def test_no_reason_is_needed_after_a_whole_call(read: Callable[..., tuple[tuple[Part, ...], Finished]]) -> None:
+    def reason_after(arguments: str) -> FinishReason:
+        message = {"tool_calls": [called("a", arguments, index=0, id="1")]}
+        return (read(None, **message) if read is whole else read(message, reason=None))[1].reason
+
+    assert reason_after('{"x":1}') is reason_after("") is FinishReason.TOOL_CALLS
+    with pytest.raises(UpstreamFailed):
+        reason_after('{"x":')
+
+
+def test_an_empty_function_is_none() -> None:
+    assert whole(content="a", function_call={}) == whole(content="a")
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        ({"prompt_tokens": 5.0, "completion_tokens": 2.0}, Usage(input_tokens=5, output_tokens=2)),
+        ({"prompt_tokens": 5, "total_tokens": 7}, Usage(input_tokens=5, output_tokens=2)),
+        ({"prompt_tokens": 5}, None),
+        ({"prompt_tokens": 5, "completion_tokens": 2.5}, None),
+        ({"prompt_tokens": 5, "completion_tokens": None, "total_tokens": 7.0}, Usage(input_tokens=5, output_tokens=2)),
+    ],
+)
+def test_usage_is_read_as_servers_write_it(usage: dict[str, Any], read: Usage | None) -> None:
+    body = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": usage}
+    assert reply_of(body).finished.usage == read
 
 
 def test_the_stop_sequence_is_read_where_a_server_tells_it() -> None:

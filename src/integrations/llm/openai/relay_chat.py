@@ -115,10 +115,14 @@ def read_reply(data: bytes) -> Reply:
     for choice in choices:
         _check_choice(choice)
     usage = read_usage(body.get("usage"))
-    finished = Finished(
-        reason=_reason(choices[0].get("finish_reason")), usage=usage, upstream_model=_model(body), wire=data
-    )
+    finished = Finished(reason=_reason_of(choices[0]), usage=usage, upstream_model=_model(body), wire=data)
     return Reply(text=_reply_text(choices, counted=usage is not None), finished=finished)
+
+
+def _reason_of(choice: Mapping[str, Any]) -> FinishReason:
+    """Some servers do not say why they stop where they call a tool."""
+    reason = choice.get("finish_reason")
+    return FinishReason.TOOL_CALLS if reason is None else _reason(reason)
 
 
 def _check_choice(choice: Any) -> None:
@@ -128,7 +132,7 @@ def _check_choice(choice: Any) -> None:
     reason = choice.get("finish_reason")
     if reason == FAILED:
         raise relay_failures.of_error_object(choice.get("error"))
-    if not isinstance(reason, str):
+    if not isinstance(reason, str) and not choice["message"].get("tool_calls"):
         raise relay_failures.malformed("The provider's answer ended without a reason.")
 
 
@@ -142,10 +146,13 @@ def _reply_text(choices: list[Any], *, counted: bool) -> str:
 
 
 def read_usage(value: Any) -> Usage | None:
-    """Reported tokens, unchecked; None where they are missing or no numbers."""
+    """Reported tokens, unchecked; None where they are missing or no numbers. The output may be told by the total."""
     if not isinstance(value, dict):
         return None
-    input_tokens, output_tokens = count_in(value.get("prompt_tokens")), count_in(value.get("completion_tokens", 0))
+    input_tokens, output_tokens = count_in(value.get("prompt_tokens")), count_in(value.get("completion_tokens"))
+    total = count_in(value.get("total_tokens"))
+    if input_tokens is not None and total is not None and value.get("completion_tokens") is None:
+        output_tokens = total - input_tokens
     if input_tokens is None or output_tokens is None:
         return None
     prompt, completion = _details(value, "prompt_tokens_details"), _details(value, "completion_tokens_details")
@@ -209,13 +216,14 @@ class OpenAIReader(TailReader):
     """Passes everything on up to the usage chunk, which only those get who asked for it."""
 
     # Many servers write `"usage":null` and `"finish_reason":null` into every chunk: only filled fields are marks.
-    marks = (b'"finish_reason":"', b'"finish_reason": "', b'"prompt_tokens"', b'"error"', b"[DONE]")
+    marks = (b'"finish_reason":"', b'"finish_reason": "', b'"prompt_tokens"', b'"tool_calls"', b'"error"', b"[DONE]")
 
     def __init__(self, *, wants_usage: bool, choices: int) -> None:
         super().__init__()
         self._wants_usage = wants_usage
         self._choices = choices
         self._ended: set[Any] = set()
+        self._calls = False
         self._reason: FinishReason | None = None
         self._usage: Usage | None = None
         self._model: str | None = None
@@ -244,20 +252,21 @@ class OpenAIReader(TailReader):
         elif isinstance(said, str):
             self._ended.add(choice.get("index") if isinstance(choice.get("index"), int) else 0)
             self._reason = self._reason or _reason(said)
+        delta = choice.get("delta")
+        self._calls = self._calls or (isinstance(delta, dict) and bool(delta.get("tool_calls")))
 
     @property
     def is_complete(self) -> bool:
-        # Servers that know one choice only end the stream after the first.
-        return len(self._ended) >= self._choices or (self.is_over and bool(self._ended))
+        # Servers that know one choice only end the stream after the first, and some tell no reason after a call.
+        return len(self._ended) >= self._choices or (self.is_over and (bool(self._ended) or self._calls))
 
     @property
     def is_settled(self) -> bool:
         return self.is_complete and self._holding
 
     def finished(self) -> Finished:
-        return Finished(
-            reason=self._reason or FinishReason.STOP, usage=self._usage, upstream_model=self._model, wire=self.held
-        )
+        reason = self._reason or (FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP)
+        return Finished(reason=reason, usage=self._usage, upstream_model=self._model, wire=self.held)
 
 
 def _choices(payload: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ class AnswerReader:
             yield RefusalDelta(refusal)
         for call in _objects(message.get("tool_calls")):
             yield from self._calls.piece(call)
-        if (function := message.get("function_call")) is not None:
+        if function := message.get("function_call"):
             yield from self._calls.piece({"function": function})
 
     def note(self, body: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
@@ -93,11 +93,13 @@ class AnswerReader:
 
     def finished(self) -> Finished:
         """Raises UpstreamFailed for an answer that just stopped (malformed), and one that broke off."""
-        if not isinstance(self._reason, str) or not self._calls.are_whole:
+        if not self._calls.are_named or not isinstance(self._reason, str | None):
+            raise failed_with(Failure.MALFORMED)
+        if self._reason is None and not self._calls.are_whole:  # some servers give no reason after a call
             raise failed_with(Failure.MALFORMED)
         if self._reason == FAILED:
             raise failed_with(Failure.SERVER)
-        reason = _FINISH_REASONS.get(self._reason, FinishReason.STOP)
+        reason = _FINISH_REASONS.get(self._reason or "tool_calls", FinishReason.STOP)
         if reason is FinishReason.STOP and self._calls.any:  # as some servers say it
             reason = FinishReason.TOOL_CALLS
         return Finished(
@@ -110,19 +112,25 @@ class AnswerReader:
 
 @dataclass(slots=True)
 class _Begun:
-    """A tool call so far. What comes before its name waits for it."""
+    """A tool call so far. What comes before its name waits for it. `said_id` is the server's word, `id` is its own."""
 
     id: str
+    said_id: str | None
     name: str = ""
     is_custom: bool = False
-    waiting: str = ""
+    pieces: list[str] = field(default_factory=list)
     signature: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments have come to their end."""
+        return self.is_custom or _is_object("".join(self.pieces) or "{}")
 
     def is_another(self, call_id: str | None, name: str) -> bool:
         """Whether what has this id and name, of which a piece that goes on may have either, is another call."""
         if not name or not self.name:
             return False
-        return name != self.name if call_id is None else call_id != self.id
+        return name != self.name if call_id is None else call_id != self.said_id
 
 
 @dataclass(slots=True)
@@ -138,14 +146,21 @@ class _Calls:
         return bool(self._begun)
 
     @property
-    def are_whole(self) -> bool:
+    def are_named(self) -> bool:
         """Whether it is known of each call what is called."""
         return all(call.name for call in self._begun)
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether something is called, and nothing of it is missing."""
+        return self.any and all(call.is_whole for call in self._begun)
 
     def piece(self, piece: Any) -> Iterator[ToolCallDelta]:
         """Some more of a call. Raises UpstreamFailed (malformed) for what calls nothing."""
         is_custom = "custom" in piece if isinstance(piece, dict) else False
         body = piece.get("custom" if is_custom else "function") if isinstance(piece, dict) else None
+        if body is None and self._begun:  # of which some servers remind once more
+            return
         if not isinstance(body, dict):
             raise failed_with(Failure.MALFORMED)
         call_id = call_id if (call_id := told(piece.get("id"))) not in _NO_IDS else None
@@ -154,16 +169,16 @@ class _Calls:
         place = self._place(index if isinstance(index, int) else None, call_id, name)
         call = self._begun[place]
         call.is_custom = call.is_custom or is_custom
+        call.pieces.append(text)
         signature = _googles_signature(piece)
         if call.name:
             if text or signature:
                 yield ToolCallDelta(place, arguments=text, is_custom=call.is_custom, signature=signature)
             return
-        call.waiting += text
         call.signature = call.signature or signature
         if name:
             call.name = name
-            yield ToolCallDelta(place, call.id, name, call.waiting, call.is_custom, call.signature)
+            yield ToolCallDelta(place, call.id, name, "".join(call.pieces), call.is_custom, call.signature)
 
     def _place(self, index: int | None, call_id: str | None, name: str) -> int:
         """Which call it is of. Some servers number none of them, or all alike: then an id and a name begin one."""
@@ -171,12 +186,15 @@ class _Calls:
             known = self._places.get(index)
             begins = known is None or self._begun[known].is_another(call_id, name)
         else:
-            known = next((n for n, call in enumerate(self._begun) if call.id == call_id), len(self._begun) - 1)
-            is_new = bool(name) if call_id is None else known < 0 or self._begun[known].id != call_id
+            said = [call.said_id for call in self._begun]
+            known = said.index(call_id) if call_id in said and call_id is not None else len(said) - 1
+            is_new = bool(name) if call_id is None else known < 0 or said[known] != call_id
             begins = known < 0 or is_new
         if not begins and known is not None:
             return known
-        self._begun.append(_Begun(id=call_id or f"call_{new_id().hex}"))
+        is_taken = any(call.id == call_id for call in self._begun)
+        own_id = f"call_{new_id().hex}" if call_id is None or is_taken else call_id
+        self._begun.append(_Begun(id=own_id, said_id=call_id))
         if index is not None:
             self._places[index] = len(self._begun) - 1
         return len(self._begun) - 1
@@ -187,6 +205,14 @@ def _arguments(value: Any) -> str:
     if isinstance(value, dict):
         return told(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     return told(value)
+
+
+def _is_object(text: str) -> bool:
+    """Whether it is a whole JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _googles_signature(call: Mapping[str, Any]) -> str | None:
