@@ -132,10 +132,11 @@ async def test_calls_without_ids_are_given_some(upstream: Upstream, google: Chat
 
 
 @BOTH
-async def test_a_call_that_the_model_did_not_get_right_is_tried_elsewhere(
-    upstream: Upstream, google: ChatModel, stream: bool
+@pytest.mark.parametrize("reason", [b"MALFORMED_FUNCTION_CALL", b"TOO_MANY_TOOL_CALLS", b"OTHER"])
+async def test_an_answer_that_the_model_did_not_get_right_is_tried_elsewhere(
+    upstream: Upstream, google: ChatModel, stream: bool, reason: bytes
 ) -> None:
-    body = b'{"candidates":[{"content":{"parts":[]},"finishReason":"MALFORMED_FUNCTION_CALL"}]}'
+    body = b'{"candidates":[{"content":{"parts":[]},"finishReason":"%s"}]}' % reason
     upstream.always(
         Garbage(b"data: " + body + b"\r\n\r\n", "text/event-stream") if stream else Garbage(body, "application/json")
     )

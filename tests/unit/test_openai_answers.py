@@ -12,6 +12,7 @@ from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.content import Part, Refusal, Text, Thinking, ToolCall
 from src.domain.completion.deltas import parts_of
 from src.domain.completion.model import Failure, Finished, FinishReason, UpstreamFailed
+from src.integrations.llm.openai.relay_chat import read_usage
 from src.integrations.llm.openai.reply import AnswerReader, reply_of
 
 OWN = WireFormat.CHAT_COMPLETIONS
@@ -287,6 +288,13 @@ def test_the_newest_usage_counts() -> None:
         list(reader.chunk({"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": usage}))
     list(reader.chunk({"choices": [], "usage": None}))
     assert reader.finished().usage == Usage(input_tokens=5, output_tokens=2, reasoning_tokens=1)
+
+
+@pytest.mark.parametrize(("total", "output"), [(None, 9), (41, 9), (135, 103), (0, 9)])
+def test_thoughts_that_only_the_total_has_are_output(total: int | None, output: int) -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 5}}
+    told = read_usage({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": total, **details})
+    assert told == Usage(input_tokens=32, output_tokens=output, reasoning_tokens=5)
 
 
 JSON = st.recursive(

@@ -17,19 +17,13 @@ MIN_THINKING_TOKENS = 128
 CAP_FIELD = "maxOutputTokens"
 
 _TUNED = "tunedModels/"
-_REASONS = {
-    "MAX_TOKENS": FinishReason.LENGTH,
-    "CONTINUATION": FinishReason.LENGTH,
-    "SAFETY": FinishReason.CONTENT_FILTER,
-    "RECITATION": FinishReason.CONTENT_FILTER,
-    "LANGUAGE": FinishReason.CONTENT_FILTER,
-    "BLOCKLIST": FinishReason.CONTENT_FILTER,
-    "PROHIBITED_CONTENT": FinishReason.CONTENT_FILTER,
-    "SPII": FinishReason.CONTENT_FILTER,
-    "IMAGE_SAFETY": FinishReason.CONTENT_FILTER,
-    "IMAGE_PROHIBITED_CONTENT": FinishReason.CONTENT_FILTER,
-    "MODEL_ARMOR": FinishReason.CONTENT_FILTER,
-}
+_FILTERED = frozenset(
+    {
+        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
+        *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "PUP_LIMITED_DISABLED"),
+    }
+)
+_CUT = frozenset({"MAX_TOKENS", "CONTINUATION"})
 _UNSAID = "FINISH_REASON_UNSPECIFIED"
 
 
@@ -89,7 +83,7 @@ def read_reply(data: bytes) -> Reply:
     usage = read_usage(body.get("usageMetadata"))
     called = any("functionCall" in part for part in _parts(candidates[:1]))
     finished = Finished(
-        reason=_reason(reasons[0], called=called) if reasons else FinishReason.CONTENT_FILTER,
+        reason=reason_of(reasons[0] if reasons else None, called=called),
         usage=usage,
         upstream_model=_text(body.get("modelVersion")) or None,
         wire=data,
@@ -173,10 +167,7 @@ class GoogleReader(TailReader):
         return self.is_complete and len(self._reasons) >= self._choices and self._usage is not None
 
     def finished(self) -> Finished:
-        if not self._reasons:
-            reason = FinishReason.CONTENT_FILTER
-        else:
-            reason = _reason(next(iter(self._reasons.values())), called=self._has_called)
+        reason = reason_of(next(iter(self._reasons.values()), None), called=self._has_called)
         return Finished(reason=reason, usage=self._usage, upstream_model=self._model, wire=self.held)
 
 
@@ -185,8 +176,13 @@ def _said_reason(candidate: Mapping[str, Any]) -> str | None:
     return reason if isinstance(reason, str) and reason not in ("", _UNSAID) else None
 
 
-def _reason(said: str | None, *, called: bool) -> FinishReason:
-    return _REASONS.get(said or "", FinishReason.TOOL_CALLS if called else FinishReason.STOP)
+def reason_of(said: str | None, *, called: bool) -> FinishReason:
+    """Why an answer ended, in our words. Nothing is said of one whose question was blocked."""
+    if said is None or said in _FILTERED:
+        return FinishReason.CONTENT_FILTER
+    if said in _CUT:
+        return FinishReason.LENGTH
+    return FinishReason.TOOL_CALLS if called else FinishReason.STOP
 
 
 def _is_blocked(body: Mapping[str, Any]) -> bool:

@@ -10,23 +10,20 @@ from uuid import uuid4
 from src.domain.catalog.model import Usage, WireFormat
 from src.domain.completion.content import Opaque, Text, text_of
 from src.domain.completion.deltas import OpaqueDelta, PartDelta, TextDelta, ThinkingDelta, ToolCallDelta, parts_of
-from src.domain.completion.model import Failure, Finished, FinishReason, Reply
+from src.domain.completion.model import Failure, Finished, Reply
 from src.integrations.llm.failures import failed_with, told
+from src.integrations.llm.google.relay import reason_of
 
 if TYPE_CHECKING:
     from google.genai.types import Candidate, GenerateContentResponse, Part
 
 _OWN = WireFormat.GENERATE_CONTENT
 
-_FILTERED = frozenset(
-    {
-        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
-        *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "PUP_LIMITED_DISABLED"),
-    }
-)
-_CUT = frozenset({"MAX_TOKENS", "CONTINUATION"})
 _NO_ANSWER = frozenset(
-    {"MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "NO_IMAGE", "IMAGE_OTHER"}
+    {
+        *("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"),
+        *("MISSING_THOUGHT_SIGNATURE", "NO_IMAGE", "IMAGE_OTHER", "OTHER"),
+    }
 )
 """The model meant to say something and did not: with nothing said, another try is better."""
 
@@ -98,14 +95,8 @@ class Told:
             raise failed_with(Failure.MALFORMED)
         if self.reason in _NO_ANSWER and not self.has_said:
             raise failed_with(Failure.MALFORMED)
-        return Finished(reason=self._finish_reason(), usage=self.usage, upstream_model=self.upstream_model)
-
-    def _finish_reason(self) -> FinishReason:
-        if self.reason is None or self.reason in _FILTERED:
-            return FinishReason.CONTENT_FILTER
-        if self.reason in _CUT:
-            return FinishReason.LENGTH
-        return FinishReason.TOOL_CALLS if self.calls else FinishReason.STOP
+        reason = reason_of(self.reason, called=self.calls > 0)
+        return Finished(reason=reason, usage=self.usage, upstream_model=self.upstream_model)
 
 
 def signature_of(part: "Part") -> str | None:

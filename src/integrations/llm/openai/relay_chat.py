@@ -146,13 +146,17 @@ def _reply_text(choices: list[Any], *, counted: bool) -> str:
 
 
 def read_usage(value: Any) -> Usage | None:
-    """Reported tokens, unchecked; None where they are missing or no numbers. The output may be told by the total."""
+    """Reported tokens, unchecked; None where they are missing or no numbers.
+
+    The output may be told by the total, which alone has the thoughts where they are counted beside the answer (xAI's
+    models, and Google's at its server that is compatible).
+    """
     if not isinstance(value, dict):
         return None
     input_tokens, output_tokens = count_in(value.get("prompt_tokens")), count_in(value.get("completion_tokens"))
     total = count_in(value.get("total_tokens"))
-    if input_tokens is not None and total is not None and value.get("completion_tokens") is None:
-        output_tokens = total - input_tokens
+    if input_tokens is not None and total is not None:
+        output_tokens = max(output_tokens or 0, total - input_tokens)
     if input_tokens is None or output_tokens is None:
         return None
     prompt, completion = _details(value, "prompt_tokens_details"), _details(value, "completion_tokens_details")
