@@ -126,6 +126,7 @@ def test_the_first_call_of_each_step_of_the_current_turn_is_signed(upstream: str
         by_user(result(2), result(3)),
         by_model(call(4), call(5)),
         by_user(result(4), result(5)),
+        by_user(Text(text="so?")),
         upstream=upstream,
     )
     signatures = [p.get("thought_signature") for c in said for p in c["parts"] if "function_call" in p]

@@ -194,8 +194,8 @@ def _contents(request: UpstreamRequest) -> list[dict[str, Any]]:
         content = {"role": _ROLES[message.role], "parts": parts}
         if contents and _belong_together(contents[-1], content):
             contents[-1]["parts"] += parts
-        else:
-            contents.append(content)
+            continue
+        contents.append(content)
         if message.role is ChatRole.USER and not _has(content, "function_response"):
             turn_begins = len(contents)
     if _SIGNING.match(request.model.upstream.rpartition("/")[2]):
