@@ -1,7 +1,9 @@
 """Google's contents, inwards: turns and their parts in our words."""
 
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, groupby
 from typing import Any, Final
 
 from src.api.dialects.fields import MAX_MESSAGES
@@ -9,7 +11,17 @@ from src.api.dialects.gemini.fields import Notes, camel_fields, listed, text_in
 from src.api.dialects.gemini.signatures import call_signature, thought_from
 from src.api.json import dumps
 from src.domain.catalog.model import WireFormat
-from src.domain.completion.content import Media, MediaKind, Opaque, Part, Text, Thinking, ToolCall, ToolResult
+from src.domain.completion.content import (
+    Media,
+    MediaKind,
+    Opaque,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    answer_text,
+)
 from src.domain.completion.model import ChatMessage, ChatRole
 from src.shared.errors import InvalidRequest
 
@@ -73,7 +85,11 @@ class _Reader:
 
     def __init__(self, notes: Notes) -> None:
         self._notes: Final = notes
-        self._open: list[tuple[str, str]] = []
+        self._numbers = count()
+        self._open: defaultdict[str, set[int]] = defaultdict(set)
+        """The numbers of the calls that have no result, by their ids."""
+        self._called: defaultdict[str, deque[tuple[int, str]]] = defaultdict(deque)
+        """The numbers and ids of a tool's calls, the oldest first; those that have a result go as they are met."""
         self._made = 0
 
     def turn(self, content: Any, where: str) -> tuple[ChatRole, list[Part]]:
@@ -142,14 +158,16 @@ class _Reader:
         name = self._named(fields, where)
         arguments = own_object(fields.get("args"), f"{where}.args")
         call_id = text_in(fields, "id", where) or self._new_id()
-        self._open.append((call_id, name))
+        number = next(self._numbers)
+        self._open[call_id].add(number)
+        self._called[name].append((number, call_id))
         return ToolCall(id=call_id, name=name, arguments=dumps(arguments).decode(), signature=call_signature(signature))
 
     def _result(self, fields: Mapping[str, Any], where: str) -> ToolResult:
         name = self._named(fields, where)
         response = own_object(fields.get("response"), f"{where}.response")
         call_id = text_in(fields, "id", where) or self._answered_id(name)
-        self._open = [each for each in self._open if each[0] != call_id]
+        self._open.pop(call_id, None)
         for unsaid in ("willContinue", "scheduling"):
             if unsaid in fields:
                 self._notes.leave_out(unsaid)
@@ -182,7 +200,12 @@ class _Reader:
 
     def _answered_id(self, name: str) -> str:
         """The oldest call of that tool that has no result."""
-        return next((call_id for call_id, called in self._open if called == name), None) or self._new_id()
+        called = self._called[name]
+        while called:
+            number, call_id = called.popleft()
+            if number in self._open.get(call_id, ()):
+                return call_id
+        return self._new_id()
 
 
 def own_object(value: Any, where: str) -> Mapping[str, Any]:
@@ -210,13 +233,29 @@ def _message(role: ChatRole, parts: Sequence[Part]) -> ChatMessage:
 def _joined(parts: Sequence[Part]) -> list[Part]:
     """A model's neighbouring texts are one, and so are the pieces of a thought up to its signature."""
     joined: list[Part] = []
-    for part in parts:
-        match joined[-1] if joined else None, part:
-            case Text(text=before), Text(text=text):
-                joined[-1] = Text(text=before + text)
-            case Thinking(signature=None, redacted=False) as begun, Thinking(redacted=False):
-                origin = part.origin or begun.origin
-                joined[-1] = Thinking(text=begun.text + part.text, signature=part.signature, origin=origin)
-            case _:
-                joined.append(part)
-    return [part for part in joined if part != Text(text="")]
+    for kind, run in groupby(parts, key=type):
+        if kind is Text:
+            text = answer_text(run)
+            joined += [Text(text=text)] if text else []
+        elif kind is Thinking:
+            joined += _whole(part for part in run if isinstance(part, Thinking))
+        else:
+            joined += run
+    return joined
+
+
+def _whole(pieces: Iterable[Thinking]) -> Iterator[Thinking]:
+    """Thoughts of which each piece but the last has no signature."""
+    texts: list[str] = []
+    origin: WireFormat | None = None
+    for piece in pieces:
+        if not piece.redacted:
+            texts.append(piece.text)
+            origin = piece.origin or origin
+        if texts and (piece.redacted or piece.signature is not None):
+            yield Thinking(text="".join(texts), signature=None if piece.redacted else piece.signature, origin=origin)
+            texts, origin = [], None
+        if piece.redacted:
+            yield piece
+    if texts:
+        yield Thinking(text="".join(texts), origin=origin)
