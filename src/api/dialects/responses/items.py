@@ -6,9 +6,9 @@ first one, `fc_<hex>_2` the third. An item that was taken out leaves its place e
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from src.api.dialects.fields import object_at, text_at
@@ -64,8 +64,7 @@ def messages_of(items: str | list[Any], where: str = "input") -> tuple[ChatMessa
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(NamedTuple):
     """What one item says. `alone`: it is a message of its own."""
 
     role: ChatRole
