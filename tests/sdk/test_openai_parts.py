@@ -139,6 +139,16 @@ async def test_which_tool_is_called_can_be_chosen(
     assert [call.function.name for call in calls_of(message)] == [name] if name else message.content == "echo: call it"
 
 
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "gpt-4o"])
+async def test_tools_take_free_text_with_every_model(scene: Scene, client: AsyncOpenAI, model: str) -> None:
+    tools: Any = [{"type": "custom", "custom": {"name": "shell", "description": "Runs it."}}]
+    scene.upstream.script(Answer(tool_calls=(ToolCall(name="shell", arguments={"input": "ls -l"}),)))
+    completion = await client.chat.completions.create(model=model, messages=question("run"), tools=tools)
+    calls = completion.choices[0].message.tool_calls or []
+    assert [call.to_dict()["custom"] for call in calls] == [{"name": "shell", "input": "ls -l"}]
+    assert '"custom"' not in json.dumps(scene.upstream.requests[-1].json["tools"])
+
+
 @pytest.mark.parametrize("model", [model for model in MODELS if not model.startswith("gemini")])
 async def test_one_call_at_a_time_can_be_wished(client: AsyncOpenAI, model: str) -> None:
     completion = await client.chat.completions.create(

@@ -14,7 +14,7 @@ from src.integrations.llm.builtin_server import BuiltinServer
 from src.integrations.llm.clients import ProviderClients
 from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, key_settings
 from src.integrations.llm.counting import asked_count
-from src.integrations.llm.custom_tools import CustomToolsAsFunctions
+from src.integrations.llm.custom_tools import CustomToolsAsFunctions, custom_names
 from src.integrations.llm.google import relay as relay_google
 from src.integrations.llm.google.calls import GoogleGenAI
 from src.integrations.llm.lanes import Missing, RelayedWhereThere, SameFormatRelayed
@@ -109,14 +109,15 @@ class ProviderModels(Upstreams):
         relay = partial(self._relay, headers=headers, cap_field=cap_field)
         chat: ChatModel = OpenAIChat(self._clients.openai(base_url, api_key), cap_field=cap_field)
         chat = FittingToolNames(AnswersInObjects(chat), tool_names.OPENAIS)
-        if cap_field != MAX_COMPLETION_TOKENS:
+        is_compatible = cap_field != MAX_COMPLETION_TOKENS
+        if is_compatible:
             chat = CustomToolsAsFunctions(chat)
         relays = {
             WireFormat.CHAT_COMPLETIONS: partial(relay, WireFormat.CHAT_COMPLETIONS, f"{base_url}/chat/completions")
         }
         if provider is not None and WireFormat.RESPONSES in provider.formats:
             relays[WireFormat.RESPONSES] = partial(self._responses, relay, f"{base_url}/responses", chat, provider)
-        return SameFormatRelayed(chat, relays)
+        return SameFormatRelayed(chat, relays, _has_custom_tools if is_compatible else None)
 
     def _responses(
         self, relay: Callable[[WireFormat, str], ChatModel], url: str, chat: ChatModel, provider: Provider
@@ -170,6 +171,12 @@ class ProviderModels(Upstreams):
         base_url = provider.base_url or configured or default_base_url(provider)
         assert base_url is not None  # noqa: S101 - only the built-in model has none
         return base_url.rstrip("/")
+
+
+def _has_custom_tools(request: UpstreamRequest) -> bool:
+    """Which servers that are compatible with OpenAI's chat completions know nothing of."""
+    wire = request.chat.wire
+    return wire is not None and wire.format is WireFormat.CHAT_COMPLETIONS and bool(custom_names(request))
 
 
 def _cap_field(provider: Provider, base_url: str) -> str:

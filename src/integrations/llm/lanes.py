@@ -28,11 +28,20 @@ class Missing:
 
 
 class SameFormatRelayed(ChatModel):
-    """Bodies in a format that the provider takes are relayed as they are; everything else is translated."""
+    """Bodies in a format that the provider takes are relayed as they are; everything else is translated.
 
-    def __init__(self, translated: ChatModel, relays: Mapping[WireFormat, Callable[[], ChatModel]]) -> None:
+    `is_beyond` tells what a server does not take of its own format.
+    """
+
+    def __init__(
+        self,
+        translated: ChatModel,
+        relays: Mapping[WireFormat, Callable[[], ChatModel]],
+        is_beyond: Callable[[UpstreamRequest], bool] | None = None,
+    ) -> None:
         self._translated = translated
         self._relays = relays
+        self._is_beyond = is_beyond
 
     async def complete(self, request: UpstreamRequest) -> Reply:
         return await self._model_for(request).complete(request)
@@ -45,7 +54,8 @@ class SameFormatRelayed(ChatModel):
     def _model_for(self, request: UpstreamRequest) -> ChatModel:
         wire = request.chat.wire
         relay = None if wire is None else self._relays.get(wire.format)
-        return self._translated if relay is None else relay()
+        is_beyond = self._is_beyond is not None and self._is_beyond(request)
+        return self._translated if relay is None or is_beyond else relay()
 
 
 class RelayedWhereThere(ChatModel):
