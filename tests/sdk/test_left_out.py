@@ -110,6 +110,21 @@ async def test_what_only_openai_can_say_of_a_conversation_is_left_out_and_named(
     assert "web_search_call" in refused.json()["error"]["message"]
 
 
+@WAYS
+@pytest.mark.parametrize("model", [GEMINI, "gpt-4o", CLAUDE])
+async def test_what_anthropics_own_tools_did_is_left_out_and_named(scene: Scene, model: str, stream: bool) -> None:
+    ran = [
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
+    ]
+    said = {"role": "assistant", "content": [*ran, {"type": "text", "text": "so"}]}
+    talk = [{"role": "user", "content": "hello"}, said, {"role": "user", "content": "and now?"}]
+    body = {"model": model, "max_tokens": 50, "messages": talk, "stream": stream}
+    named = await told(scene, "/v1/messages", body)
+    assert named == (None if model == CLAUDE else "items[server_tool_use],items[web_search_tool_result]")
+    assert (b"web_search" in scene.upstream.requests[-1].body) == (model == CLAUDE)
+
+
 @pytest.mark.parametrize(("model", "most"), [(GEMINI, 5), ("gpt-4o", 4)])
 async def test_more_stop_sequences_than_the_provider_takes_are_refused_before_the_call(
     scene: Scene, model: str, most: int

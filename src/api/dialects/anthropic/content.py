@@ -6,7 +6,7 @@ from typing import Any
 from src.api.dialects.signatures import opened
 from src.api.json import dumps
 from src.domain.catalog.model import WireFormat
-from src.domain.completion.content import Media, MediaKind, Part, Text, Thinking, ToolCall, ToolResult, text_of
+from src.domain.completion.content import Media, MediaKind, Opaque, Part, Text, Thinking, ToolCall, ToolResult, text_of
 from src.domain.completion.model import ChatMessage, ChatRole
 from src.shared.errors import InvalidRequest
 
@@ -22,6 +22,8 @@ _ONLY_IN = {
 }
 
 _MESSAGE_FIELDS = ("role", "content", "clear_at")
+
+_HOSTED_CALLS = ("server_tool_use", "mcp_tool_use")
 
 _FIELDS = {
     "text": frozenset({"type", "text"}),
@@ -129,6 +131,8 @@ def _kind(block: Any, where: str) -> str:
 def _parts(block: Any, where: str, role: ChatRole, notes: Notes) -> tuple[Part, ...]:
     """What a block is in our words: mostly one part, none where there are no words for it."""
     kind = _kind(block, where)
+    if role is ChatRole.ASSISTANT and _is_hosted(kind):
+        return (Opaque(format=OWN, body=block),)
     if kind not in _FIELDS:
         notes.keep_out(kind)
         return ()
@@ -147,6 +151,11 @@ def _parts(block: Any, where: str, role: ChatRole, notes: Notes) -> tuple[Part, 
             return (_call(block, where),)
         case _:
             return (_result(block, where, notes),)
+
+
+def _is_hosted(kind: str) -> bool:
+    """Whether it is what a tool did that Anthropic runs itself."""
+    return kind in _HOSTED_CALLS or kind.endswith("_tool_result")
 
 
 def _string(given: Mapping[str, Any], name: str, where: str) -> str:
