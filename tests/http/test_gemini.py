@@ -42,14 +42,14 @@ def refusal_in(response: httpx2.Response, code: int, status: str) -> str:
     return str(error["message"])
 
 
-@VERSIONS
+@pytest.mark.parametrize(("version", "asking"), [("v1", "alt=sse"), ("v1beta", "%24alt=sse")])
 @MODELS
 async def test_without_asking_for_events_a_stream_is_one_array(
-    http: httpx2.AsyncClient, upstream: Upstream, version: str, model: str
+    http: httpx2.AsyncClient, upstream: Upstream, version: str, asking: str, model: str
 ) -> None:
     upstream.always(Answer(chunks=("Good ", "day"), usage=Usage(input=5, output=2)))
     path = f"/{version}/models/{model}:streamGenerateContent"
-    array, events = await http.post(path, json=HELLO), await http.post(f"{path}?alt=sse", json=HELLO)
+    array, events = await http.post(path, json=HELLO), await http.post(f"{path}?{asking}", json=HELLO)
     assert array.headers["content-type"].startswith("application/json")
     assert events.headers["content-type"].startswith("text/event-stream")
     assert array.headers["x-gateway-model"] == events.headers["x-gateway-model"] == model

@@ -52,7 +52,8 @@ async def _stream(call: ModelCall) -> Response:
     """As events where they are asked for, else as one JSON array that grows."""
     parsed = parse_generate_content(call.model, call.body, call.request.headers, stream=True)
     response = await serve(_DOOR, parsed, call.principal, call.request, call.gateway)
-    return response if call.request.query_params.get("alt") == "sse" else ArrayOfEvents(response)
+    query = call.request.query_params
+    return response if "sse" in (query.get("alt"), query.get("$alt")) else ArrayOfEvents(response)
 
 
 async def _count(call: ModelCall) -> Response:
