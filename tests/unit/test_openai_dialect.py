@@ -280,7 +280,9 @@ def test_chunks_are_what_the_sdk_expects(reason: FinishReason) -> None:
 
 def test_usage_comes_in_a_chunk_of_its_own_where_it_was_asked_for() -> None:
     writer = OpenAIWriter(parse(stream=True, stream_options={"include_usage": True}), nobody())
-    last = ChatCompletionChunk.model_validate_json(json.dumps(events_of(writer.last(outcome_of()))[-1]), strict=True)
+    *others, end = events_of(writer.delta(TextDelta("fine")) + writer.last(outcome_of()))
+    assert [chunk["usage"] for chunk in others] == [None] * 3
+    last = ChatCompletionChunk.model_validate_json(json.dumps(end), strict=True)
     assert last.choices == []
     assert last.usage is not None
     assert last.usage.total_tokens == 7

@@ -109,7 +109,7 @@ class OpenAIWriter:
     def last(self, outcome: Outcome) -> bytes:
         """Why it stopped, the usage where the client asked for it, and the end."""
         finish = self._end_thought() + self._role("") + self._choice({}, reason_of(outcome, functions=self._functions))
-        usage = event({**self._head(), "choices": [], "usage": usage_body(outcome.usage)}) if self._with_usage else b""
+        usage = event(self._head() | {"choices": [], "usage": usage_body(outcome.usage)}) if self._with_usage else b""
         return finish + usage + DONE
 
     def cut(self, outcome: Outcome, relayed: bytes) -> bytes:
@@ -132,7 +132,8 @@ class OpenAIWriter:
         return event(body)
 
     def _head(self) -> dict[str, Any]:
-        return {
+        """Who asked for usage finds it in every chunk, null before the last."""
+        head = {
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
@@ -140,6 +141,7 @@ class OpenAIWriter:
             "service_tier": "default",
             "system_fingerprint": None,
         }
+        return {**head, "usage": None} if self._with_usage else head
 
     def _role(self, content: str | None) -> bytes:
         """The chunk that names the role, once."""

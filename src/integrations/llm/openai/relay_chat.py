@@ -18,12 +18,15 @@ _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _OPENAIS = re.compile(r"(?:ft:)?(?:gpt-(?!oss)|chatgpt-|codex|o\d)")
 """Models of its own: in its place may be another server, whose models want their thoughts back."""
 
-_REASONS = {
+REASONS = {
     "length": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
 }
+"""What OpenAI's finish reasons mean, and those of servers that have others. All else is a stop."""
 FAILED = "error"
 """The finish reason of an answer that broke off, as routers write it."""
 
@@ -279,7 +282,7 @@ def _choices(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _reason(said: Any) -> FinishReason:
-    return _REASONS.get(said, FinishReason.STOP) if isinstance(said, str) else FinishReason.STOP
+    return REASONS.get(said, FinishReason.STOP) if isinstance(said, str) else FinishReason.STOP
 
 
 def _model(payload: Mapping[str, Any]) -> str | None:

@@ -13,21 +13,12 @@ from src.domain.completion.content import Text, text_of
 from src.domain.completion.deltas import PartDelta, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta, parts_of
 from src.domain.completion.model import Failure, Finished, FinishReason, Reply
 from src.integrations.llm.failures import failed_with, told
-from src.integrations.llm.openai.relay_chat import FAILED, read_usage
+from src.integrations.llm.openai.relay_chat import FAILED, REASONS, read_usage
 from src.integrations.llm.relay_failures import of_error_object
 from src.shared.ids import new_id
 
 OWN = WireFormat.CHAT_COMPLETIONS
 
-_FINISH_REASONS = {
-    "stop": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "model_length": FinishReason.LENGTH,
-    "max_tokens": FinishReason.LENGTH,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-}
 _NO_IDS = ("", "null")
 """Mistral writes the id of a call that goes on as the word null."""
 
@@ -99,7 +90,7 @@ class AnswerReader:
             raise failed_with(Failure.MALFORMED)
         if self._reason == FAILED:
             raise failed_with(Failure.SERVER)
-        reason = _FINISH_REASONS.get(self._reason or "tool_calls", FinishReason.STOP)
+        reason = REASONS.get(self._reason or "tool_calls", FinishReason.STOP)
         if reason is FinishReason.STOP and self._calls.any:  # as some servers say it
             reason = FinishReason.TOOL_CALLS
         return Finished(
