@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
+from starlette.datastructures import Headers
 
 from src.api.dialects.anthropic.reply import AnthropicWriter, usage_body
 from src.api.dialects.anthropic.request import parse_messages
@@ -80,6 +81,13 @@ def test_version_and_betas_go_along_and_credentials_do_not() -> None:
     wire = parse({**forwarded, **kept}).chat.wire
     assert wire is not None
     assert wire.headers == forwarded
+
+
+def test_betas_of_several_lines_are_one_list() -> None:
+    lines = [(b"anthropic-beta", b"a,b"), (b"anthropic-beta", b"c"), (b"anthropic-version", b"v")] * 2
+    wire = parse(Headers(raw=lines)).chat.wire
+    assert wire is not None
+    assert wire.headers == {"anthropic-beta": "a,b,c", "anthropic-version": "v"}
 
 
 @pytest.mark.parametrize(

@@ -115,9 +115,14 @@ def _for_anthropic(body: Mapping[str, Any], notes: Notes) -> tuple[Mapping[str, 
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    found = {name.lower(): value for name, value in headers.items()}
+    """One that comes in several lines, as lists of betas may, is one list."""
+    found: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        found.setdefault(name.lower(), []).append(value)
     return {
-        name: value for name, value in found.items() if name.startswith("anthropic-") and name not in _NOT_FORWARDED
+        name: ",".join(dict.fromkeys(values))
+        for name, values in found.items()
+        if name.startswith("anthropic-") and name not in _NOT_FORWARDED
     }
 
 
