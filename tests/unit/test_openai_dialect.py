@@ -232,7 +232,12 @@ def test_what_cannot_be_translated_is_named(given: dict[str, Any], names: tuple[
 
 
 def outcome_of(**given: Any) -> Outcome:
-    base = {"status": CallStatus.COMPLETED, "text": "fine", "finish_reason": FinishReason.STOP, "model": None}
+    base: dict[str, Any] = {
+        "status": CallStatus.COMPLETED,
+        "text": "fine",
+        "finish_reason": FinishReason.STOP,
+        "model": None,
+    }
     base |= {
         "usage": Usage(input_tokens=5, output_tokens=2, cache_read_tokens=3, cache_write_tokens=1),
         "cost_micro_usd": MicroDollars(9),
