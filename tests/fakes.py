@@ -10,6 +10,7 @@ from typing import Self
 from uuid import UUID
 
 from src.domain.dialogs.model import (
+    ASIDE,
     AnswerEnded,
     AnswerNoted,
     Dialog,
@@ -219,6 +220,8 @@ class FakeLedger:
             self._place(record.answer)
 
     def _is_passed_over(self, answer: Message) -> bool:
+        if (answer.settings or {}).get(ASIDE):
+            return True
         if turn_in(answer.settings) is None:
             head = self._store.dialogs[answer.dialog_id].head_id
             return head is not None and head >= answer.id

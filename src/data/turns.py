@@ -9,7 +9,7 @@ from sqlalchemy import select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from src.data.tables import dialogs, messages
-from src.domain.dialogs.model import AnswerEnded, DialogId, MessageId, MessageStatus, turn_in
+from src.domain.dialogs.model import ASIDE, AnswerEnded, DialogId, MessageId, MessageStatus, turn_in
 from src.domain.identity.model import TenantId
 from src.domain.ledger.model import HoldId
 
@@ -85,6 +85,7 @@ class Turns:
         return [
             _Ended((row.tenant_id, row.dialog_id), row.id, self._given_up[row.hold_id], turn_in(row.settings), True)
             for row in rows
+            if not (row.settings or {}).get(ASIDE)
         ]
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from src.domain.dialogs.model import TURN, AnswerEnded, Dialog, Message, MessageId, MessagesAdded, MessageStatus
+from src.domain.dialogs.model import ASIDE, TURN, AnswerEnded, Dialog, Message, MessageId, MessagesAdded, MessageStatus
 from src.domain.identity.model import User
 from src.domain.ledger.model import Closing, Hold, HoldState, Renewal
 from src.shared.ids import new_id
@@ -23,10 +23,11 @@ class Scene:
     def __init__(self, backend: Backend, ledger: object, user: User, dialog: Dialog) -> None:
         self.backend, self.ledger, self.user, self.dialog = backend, ledger, user, dialog
 
-    async def begin(self, parent_id: MessageId | None = None, *, alone: bool = False) -> Turn:
-        """Ask; `alone`: the answer is that of a branch, which stays where it is."""
+    async def begin(self, parent_id: MessageId | None = None, *, alone: bool = False, aside: bool = False) -> Turn:
+        """Ask; `alone`: the answer is that of a branch, which stays where it is; `aside`: and never is the end."""
         question = make_message(self.dialog, parent_id=parent_id)
         answer = make_answer(question, settings=None if alone else {TURN: str(question.id)})
+        answer = replace(answer, settings={ASIDE: True}) if aside else answer
         request = make_hold_request(self.user, id=new_id())
         hold = await self.ledger.open(request, (MessagesAdded(messages=(question, answer)),))  # type: ignore[attr-defined]
         return question, answer, hold
@@ -125,6 +126,16 @@ async def test_a_failed_turn_and_a_branch_stay_where_they_are(backend: Backend) 
         assert await scene.ids() == ids_of(ground, said)
         await scene.end(branch)
     assert await scene.ids() == ids_of(ground, branch)
+
+
+async def test_what_is_aside_is_never_the_end(backend: Backend) -> None:
+    async with backend.ledger() as ledger:
+        scene = await begun(backend, ledger)
+        ground = await scene.say()
+        ended, lost = [await scene.begin(ground.id, aside=True) for _ in range(2)]
+        await scene.end(ended)
+        await scene.give_up(lost)
+        assert await scene.ids() == ids_of(ground)
 
 
 async def test_a_turn_that_comes_back_late_is_not_hung_below_what_was_built_upon_it(backend: Backend) -> None:

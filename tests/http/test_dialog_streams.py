@@ -122,6 +122,20 @@ async def test_events_are_numbered_and_end_with_what_was_stored(model: str, alic
     assert (await standing_of(alice))["balance"] == CREDIT - 12
 
 
+async def test_a_refusal_comes_in_pieces_like_any_answer(alice: Person, upstream: Upstream) -> None:
+    upstream.always(Answer(refusal="I must not."))
+    path = await opened(alice)
+    events = events_of((await alice.http.post(path, json={"content": "Hi", "stream": True})).text)
+    assert "".join(data["text"] for _, name, data in events if name == "message.delta") == "I must not."
+    whole = events[-1][2]["message"]
+    assert (whole["content"], events[-1][0]) == ("I must not.", str(len("I must not.") + 1))
+    again = await alice.http.get(f"{path}/{whole['id']}/events", headers={"last-event-id": "2"})
+    assert [data.get("text") for _, _, data in events_of(again.text.removeprefix(": keepalive\n\n"))] == [
+        "must not.",
+        None,
+    ]
+
+
 async def test_a_stream_that_never_begins_ends_with_message_failed(alice: Person, upstream: Upstream) -> None:
     upstream.always(Fail(status=503))
     path = await opened(alice)

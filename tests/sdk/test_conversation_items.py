@@ -133,3 +133,18 @@ async def test_a_response_whose_items_are_gone_is_deleted_alone(scene: Scene) ->
     assert (await client.responses.retrieve(first.id)).output_text == "echo: one"
     await client.responses.create(model="gpt-5.2", input="three", conversation=conversation.id)
     assert "two" not in str(scene.upstream.requests[-1].json)
+
+
+async def test_items_are_named_when_others_are_put_in(scene: Scene) -> None:
+    alice, bob = [
+        await scene.openai(await scene.person(), _strict_response_validation=True, max_retries=0) for _ in range(2)
+    ]
+    first: Any = await alice.conversations.create(items=[{"role": "user", "content": "said before"}])
+    [said] = (await alice.conversations.items.list(first.id)).data
+    named: Any = [{"type": "item_reference", "id": said.id}]
+    second = await alice.conversations.create(items=named)
+    await alice.conversations.items.create(second.id, items=named)
+    items: Any = (await alice.conversations.items.list(second.id)).data
+    assert [item.content[0].text for item in items] == ["said before"] * 2
+    with pytest.raises(openai.NotFoundError):
+        await bob.conversations.create(items=named)

@@ -402,6 +402,65 @@ async def test_a_call_that_nobody_answered_does_not_end_the_dialog(scene: Scene,
     sent = await person.http.post(f"/api/v1/dialogs/{dialog['id']}/messages", json={"content": "never mind"})
     assert sent.status_code == 201, sent.text
     assert "The tool was not called." in asked_of(scene)
+    named = {"previous_response_id": sent.json()["message"]["id"]}
+    for place in (named, {"conversation": dialog["id"]}):
+        await client.responses.create(model=model, input="and now?", **place)
+        assert "The tool was not called." in asked_of(scene)
+
+
+@EVERY_MODEL
+async def test_the_result_of_a_call_that_was_deleted_does_not_end_the_dialog(scene: Scene, model: str) -> None:
+    scene.upstream.always(Mind())
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True, max_retries=0)
+    talk = await client.conversations.create()
+    asked: Any = {"model": model, "tools": [TOOL], "conversation": talk.id}
+    calls: Any = (await client.responses.create(input="call twice", **asked)).output
+    results: Any = [
+        {"type": "function_call_output", "call_id": call.call_id, "output": f"found {place}"}
+        for place, call in enumerate(calls)
+    ]
+    await client.responses.create(input=results, **asked)
+    await client.conversations.items.delete(calls[0].id, conversation_id=talk.id)
+    await client.responses.create(input="and now?", **asked)
+    assert calls[0].call_id not in asked_of(scene)
+    url = f"/api/v1/dialogs/{talk.id.removeprefix('conv_')}/messages"
+    sent = await person.http.post(url, json={"content": "never mind", "model": model})
+    assert sent.status_code == 201, sent.text
+
+
+async def test_what_follows_a_response_of_a_conversation_by_its_id_is_no_part_of_it(scene: Scene) -> None:
+    client = await client_of(scene)
+    talk = await client.conversations.create()
+    asked: Any = {"model": "claude-sonnet-5", "conversation": talk.id}
+    first, _ = [await client.responses.create(input=text, **asked) for text in ("one", "two")]
+    said = (await client.conversations.items.list(talk.id)).data
+    branch = first
+    for text in ("instead", "and on"):
+        branch = await client.responses.create(model="gpt-4o", input=text, previous_response_id=branch.id)
+    assert "instead" in asked_of(scene)
+    assert (await client.conversations.items.list(talk.id)).data == said
+    await client.responses.create(input="three", **asked)
+    assert ("two" in asked_of(scene), "instead" in asked_of(scene)) == (True, False)
+
+
+@pytest.mark.parametrize("asked", [{"input": []}, {"input": ""}, {"conversation": True}], ids=str)
+async def test_nothing_is_not_answered(scene: Scene, asked: Any) -> None:
+    client = await client_of(scene)
+    calls = len(scene.upstream.requests)
+    if "conversation" in asked:
+        asked = {"conversation": (await client.conversations.create()).id}
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(model="claude-sonnet-5", **asked)
+    assert (caught.value.param, len(scene.upstream.requests)) == ("input", calls)
+
+
+async def test_one_that_is_cut_at_its_cap_is_told_again_as_it_was(scene: Scene) -> None:
+    client = await client_of(scene)
+    scene.upstream.always(Answer(text="word " * 50))
+    made = await client.responses.create(model="claude-sonnet-5", input="hi", max_output_tokens=16)
+    assert (made.status, made.completed_at, made.output[-1].to_dict()["status"]) == ("incomplete", None, "incomplete")
+    assert (await client.responses.retrieve(made.id)).to_dict() == made.to_dict()
 
 
 async def test_a_history_that_is_too_long_is_cut_where_that_is_wished(scene: Scene) -> None:

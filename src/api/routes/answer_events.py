@@ -17,7 +17,7 @@ from src.api.errors import Dialect, error_response
 from src.api.rate_headers import rate_headers
 from src.api.routes.schemas import message_shape
 from src.api.sse import KEEPALIVE, EventStream, event
-from src.domain.completion.deltas import TextDelta
+from src.domain.completion.deltas import RefusalDelta, TextDelta
 from src.domain.dialogs.following import Piece, before_its_first_word, follow
 from src.domain.dialogs.model import Message, MessageStatus
 from src.domain.dialogs.sending import Exchanged, Exchanging
@@ -117,7 +117,7 @@ async def _asked(exchange: Exchanging) -> AsyncGenerator[bytes]:
     position = 0
     async with aclosing(exchange.answering.deltas()) as deltas:
         async for delta in deltas:
-            if isinstance(delta, TextDelta) and delta.text:
+            if isinstance(delta, TextDelta | RefusalDelta) and delta.text:
                 position += len(delta.text)
                 yield _delta(delta.text, position)
     try:

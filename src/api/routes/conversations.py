@@ -13,6 +13,7 @@ from src.api.dialects.responses.ids import conversation_id, id_in
 from src.api.dialects.responses.items import messages_of
 from src.api.dialects.responses.kept import items_in, without_item
 from src.api.dialects.responses.lists import ItemPage, ItemPageDep, item_list
+from src.api.dialects.responses.references import items_told
 from src.api.native import answer
 from src.domain.completion.model import ChatMessage
 from src.domain.dialogs import use_cases
@@ -32,7 +33,7 @@ async def create_conversation(
     request: Request, principal: PrincipalDep, body: JsonObject, gateway: GatewayDep
 ) -> Response:
     """Open a conversation, with its first items if there are any."""
-    said = _said(body)
+    said = await _said(body, principal, gateway)
     fields = {"metadata": metadata_field(body)}
     dialog = await use_cases.create_dialog(principal, fields, gateway.dialogs)
     if said:
@@ -72,7 +73,7 @@ async def add_items(
     request: Request, name: str, principal: PrincipalDep, body: JsonObject, gateway: GatewayDep
 ) -> Response:
     """Put items at its end; nothing is answered."""
-    said = _said(body)
+    said = await _said(body, principal, gateway)
     if not said:
         raise InvalidRequest("items must be a list with at least one item.", param="items")
     how = _how(request, gateway)
@@ -115,13 +116,13 @@ def _shape(dialog: Dialog) -> dict[str, Any]:
     }
 
 
-def _said(body: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
+async def _said(body: Mapping[str, Any], principal: Principal, gateway: Gateway) -> tuple[ChatMessage, ...]:
     items = body.get("items")
     if items is None:
         return ()
     if not isinstance(items, list) or len(items) > MAX_NEW_ITEMS:
         raise InvalidRequest(f"items must be a list of at most {MAX_NEW_ITEMS} items.", param="items")
-    return messages_of(items, "items")
+    return messages_of(await items_told(items, "items", principal, gateway), "items")
 
 
 def _how(request: Request, gateway: Gateway) -> Asked:

@@ -1,10 +1,10 @@
 """As much of a dialog as a model can be told, and in a shape that it takes."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 
 from src.domain.catalog.model import Model
-from src.domain.completion.content import Part, Text, Thinking, ToolCall, ToolResult
+from src.domain.completion.content import Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from src.domain.completion.model import ChatMessage, ChatRole, FinishReason, Parameters
 from src.domain.completion.ports import TokenMeter
 from src.domain.dialogs.model import Context, Message, MessageStatus, fitted
@@ -34,7 +34,8 @@ def tokens_of(text: str, model: Model, meter: TokenMeter) -> int:
 def as_told(path: Sequence[Message], following: Sequence[ChatMessage] = ()) -> list[ChatMessage]:
     """Stored messages as a model is told them, before what follows; those that say nothing are left out.
 
-    So is what may not be whole of an answer that was cut off: calls that nobody has answered, thoughts without an end.
+    So is what may not be whole of an answer that was cut off (calls that nobody has answered, thoughts without an end),
+    and results of calls that were taken out. Calls that something else was said after have a result in any case.
     """
     said = [chat_message(each) for each in path]
     answered = {part.call_id for each in (*said, *following) for part in each.parts if isinstance(part, ToolResult)}
@@ -42,7 +43,23 @@ def as_told(path: Sequence[Message], following: Sequence[ChatMessage] = ()) -> l
         _what_is_whole(each, answered) if _was_cut_off(stored) else each
         for stored, each in zip(path, said, strict=True)
     ]
-    return [each for each in whole if each.text or each.parts]
+    told: list[ChatMessage] = []
+    for place, message in enumerate(_with_calls(whole)):
+        told += [message] if message.text or message.parts else []
+        unanswered = [part for part in message.parts if isinstance(part, ToolCall) and part.id not in answered]
+        if unanswered and place < len(path) - 1:
+            told.append(_no_results(unanswered))
+    return told
+
+
+def _with_calls(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+    """The messages without results of calls that are not among them; what is opaque may be a call."""
+    parts = [part for message in messages for part in message.parts]
+    called = {part.id for part in parts if isinstance(part, ToolCall)}
+    may_be = any(isinstance(part, Opaque) for part in parts)
+    for message in messages:
+        kept = tuple(part for part in message.parts if not isinstance(part, ToolResult) or part.call_id in called)
+        yield message if may_be or len(kept) == len(message.parts) else replace(message, parts=kept)
 
 
 def _was_cut_off(message: Message) -> bool:
@@ -72,8 +89,12 @@ def with_results(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         answered = {part.call_id for part in following if isinstance(part, ToolResult)}
         calls = [part for part in message.parts if isinstance(part, ToolCall) and part.id not in answered]
         if calls:
-            whole.append(ChatMessage(role=ChatRole.USER, parts=tuple(map(_no_result, calls))))
+            whole.append(_no_results(calls))
     return whole
+
+
+def _no_results(calls: Sequence[ToolCall]) -> ChatMessage:
+    return ChatMessage(role=ChatRole.USER, parts=tuple(map(_no_result, calls)))
 
 
 def _no_result(call: ToolCall) -> ToolResult:

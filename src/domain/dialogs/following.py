@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from src.domain.completion.answering import Answering
-from src.domain.completion.deltas import TextDelta
+from src.domain.completion.deltas import RefusalDelta, TextDelta
 from src.domain.completion.use_cases import CompletionPorts
 from src.domain.dialogs.model import DROPPED, DialogId, Message, MessageId, MessageRole, MessageStatus
 from src.domain.dialogs.use_cases import DialogPorts, get_message, own_dialog
@@ -105,7 +105,7 @@ async def _live(answering: Answering, position: int) -> AsyncGenerator[Piece]:
     reached = 0
     async with aclosing(answering.deltas()) as deltas:
         async for delta in deltas:
-            if isinstance(delta, TextDelta):
+            if isinstance(delta, TextDelta | RefusalDelta):
                 start, reached = reached, reached + len(delta.text)
                 if reached > position:
                     yield Piece(delta.text[max(0, position - start) :], reached)

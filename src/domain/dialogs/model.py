@@ -24,6 +24,8 @@ REMOVED = "removed"
 TURN = "turn"
 """The setting of an answer that names the first message of its turn, where the whole turn is to follow whatever is the
 end of its dialog when the answer has ended."""
+ASIDE = "aside"
+"""The setting of an answer that is no part of the conversation whose answer it follows, and never the dialog's head."""
 DEVELOPERS = "developers"
 """The setting of a system message that its client calls a developer's."""
 
@@ -187,7 +189,7 @@ class AnswerEnded(Record):
 
     @property
     def becomes_head(self) -> bool:
-        return self.answer.status is not MessageStatus.FAILED
+        return self.answer.status is not MessageStatus.FAILED and not (self.answer.settings or {}).get(ASIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from src.domain.completion.model import ChatMessage, Parameters
 from src.domain.completion.ports import TokenMeter
 from src.domain.dialogs.context import as_told, fitting
 from src.domain.dialogs.model import (
+    ASIDE,
     DEVELOPERS,
     TURN,
     Dialog,
@@ -21,6 +22,7 @@ from src.domain.dialogs.model import (
     MessageId,
     MessageRole,
     MessageStatus,
+    turn_in,
 )
 from src.domain.dialogs.storing import Storing, stored_parts
 from src.domain.dialogs.use_cases import DialogPorts, own_dialog
@@ -45,13 +47,15 @@ class Place:
     """Where an answer is to hang: in a dialog (None: a new one), below what has been said so far, root first.
 
     The first `omitted` messages of it are not told to the model. With `at_end` the answer is put at the end of the
-    dialog, wherever that is when the answer has ended: others may have said something meanwhile.
+    dialog, wherever that is when the answer has ended: others may have said something meanwhile. `aside`: it is no part
+    of the conversation whose answer it follows.
     """
 
     dialog: Dialog | None = None
     path: Sequence[Message] = ()
     omitted: int = 0
     at_end: bool = False
+    aside: bool = False
 
     def history(self, asked: Sequence[ChatMessage]) -> list[ChatMessage]:
         """What has been said so far, as a model is told it before what is asked now."""
@@ -69,6 +73,7 @@ class Place:
         messages = as_messages(dialog, parent, asked, how)
         answer_id = MessageId(new_id())
         turn = {TURN: str(messages[0].id if messages else answer_id)} if self.at_end else {}
+        aside = {ASIDE: True} if self.aside else {}
         answer = Message(
             id=answer_id,
             tenant_id=dialog.tenant_id,
@@ -79,7 +84,7 @@ class Place:
             status=MessageStatus.IN_PROGRESS,
             created_at=how.at,
             request_id=how.request_id,
-            settings={**how.settings, INPUTS: len(messages), **turn},
+            settings={**how.settings, INPUTS: len(messages), **turn, **aside},
         )
         new = dialog if self.dialog is None else None
         return Storing(asked=messages, answer=answer, dialog=new)
@@ -115,7 +120,13 @@ async def place_of(
         path = [] if leaf is None else await uow.dialogs.path(dialog.id, leaf, limit=MAX_HISTORY)
     if path and path[-1].status is MessageStatus.IN_PROGRESS:
         raise InvalidRequest("The answer that this one is to follow is still being given.")
-    return Place(dialog=dialog, path=path, at_end=answer_id is None)
+    aside = answer_id is not None and _is_of_conversation(path[-1])
+    return Place(dialog=dialog, path=path, at_end=answer_id is None, aside=aside)
+
+
+def _is_of_conversation(answer: Message) -> bool:
+    """Whether it was asked for in a conversation, or beside one."""
+    return turn_in(answer.settings) is not None or bool((answer.settings or {}).get(ASIDE))
 
 
 async def own_answer(uow: UnitOfWork, principal: Principal, answer_id: MessageId) -> Message:

@@ -18,25 +18,35 @@ MAX_REFERENCED = 200
 
 
 async def with_referenced_items(asked: ResponsesRequest, principal: Principal, gateway: Gateway) -> ResponsesRequest:
-    """The same request with every item told that it names.
-
-    Raises NotFound for an item that is no part of a dialog of the user's own.
-    """
-    names = references_in(asked.body.get("input"))
-    if not names:
+    """The same request with every item told that it names. Raises what `items_told` does."""
+    given = asked.body.get("input")
+    if not references_in(given):
         return asked
-    places = {name: place[0] for name in names if (place := place_of(name)) is not None}
-    found = await _items(set(places.values()), principal, gateway)
-    if missing := next((name for name in names if name not in found), None):
-        raise NotFound(f"Item with id {missing[:100]!r} not found.", param="input")
-    body = {**asked.body, "input": with_items(asked.body["input"], found)}
+    body = {**asked.body, "input": await items_told(given, "input", principal, gateway)}
     return parse_response(body, asked.headers)
 
 
-async def _items(messages: set[UUID], principal: Principal, gateway: Gateway) -> Mapping[str, Mapping[str, Any]]:
+async def items_told(items: Any, where: str, principal: Principal, gateway: Gateway) -> Any:
+    """The same list of items with every one told that is only named.
+
+    Raises NotFound for an item that is no part of a dialog of the user's own.
+    """
+    names = references_in(items)
+    if not names:
+        return items
+    places = {name: place[0] for name in names if (place := place_of(name)) is not None}
+    found = await _items(set(places.values()), where, principal, gateway)
+    if missing := next((name for name in names if name not in found), None):
+        raise NotFound(f"Item with id {missing[:100]!r} not found.", param=where)
+    return with_items(items, found)
+
+
+async def _items(
+    messages: set[UUID], where: str, principal: Principal, gateway: Gateway
+) -> Mapping[str, Mapping[str, Any]]:
     """All items of some messages by their ids; nothing of those that are not the user's."""
     if len(messages) > MAX_REFERENCED:
-        raise InvalidRequest(f"The input names items of more than {MAX_REFERENCED} messages.", param="input")
+        raise InvalidRequest(f"The items named are of more than {MAX_REFERENCED} messages.", param=where)
     said = await said_before(principal, map(MessageId, sorted(messages)), gateway.dialogs)
     items = (item for each in said for item in items_in(each))
     return {item["id"]: item for item in items}

@@ -41,6 +41,9 @@ async def respond(asked: ResponsesRequest, principal: Principal, request: Reques
     """Answer, and keep the answer in a dialog unless the client wishes otherwise."""
     asked = await with_referenced_items(asked, principal, gateway)
     place = await _told(asked, principal, gateway)
+    is_said = any(each.text or each.parts for each in asked.inputs)
+    if not (is_said or place.path or asked.echo["prompt"]):
+        raise InvalidRequest("input is required: nothing has been said so far.", param="input")
     how = Asked(
         at=gateway.clock(),
         request_id=request.state.request_id,
@@ -146,7 +149,7 @@ def told_again(answer: Message) -> dict[str, Any]:
         usage=answer.usage,
         error=_error(answer),
         incomplete_reason=reason,
-        completed_at=answer.completed_at,
+        completed_at=answer.completed_at if status == "completed" else None,
     )
 
 
