@@ -14,7 +14,7 @@ from src.domain.completion.model import (
     UpstreamRequest,
     WireBody,
 )
-from src.domain.completion.tools import Tool
+from src.domain.completion.tools import Tool, ToolChoice, ToolUse
 from src.integrations.llm.translation import refuse_many_stops, sayable, strict_left_out
 
 MODEL = Model(name="m", provider="p", upstream="u", context_window=9, max_output=9)
@@ -45,6 +45,17 @@ def test_what_is_new_and_cannot_be_said_is_refused() -> None:
     wire = WireBody(format=WireFormat.RESPONSES, body={}, untranslatable=("web_search_call",))
     with pytest.raises(UpstreamFailed, match="web_search_call") as caught:
         sayable(asking((SEARCH,), wire=wire), WireFormat.MESSAGES)
+    assert caught.value.kind is Failure.UNSUPPORTED
+
+
+def test_a_tool_that_must_be_called_must_be_there() -> None:
+    def chosen(use: ToolUse, *names: str) -> UpstreamRequest:
+        return asking(tools=(Tool(name="f"), Tool(name="g")), tool_choice=ToolChoice(use=use, names=names))
+
+    for request in (chosen(ToolUse.REQUIRED, "x", "g"), chosen(ToolUse.REQUIRED), chosen(ToolUse.AUTO, "x")):
+        assert sayable(request, WireFormat.MESSAGES) == (request, ())
+    with pytest.raises(UpstreamFailed, match="not among the tools: x, y") as caught:
+        sayable(chosen(ToolUse.REQUIRED, "x", "y"), WireFormat.MESSAGES)
     assert caught.value.kind is Failure.UNSUPPORTED
 
 

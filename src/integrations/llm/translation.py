@@ -40,6 +40,15 @@ def refuse_untranslatable(request: UpstreamRequest) -> None:
         )
     if missing := beyond(request.model.capabilities, request.chat):
         raise UpstreamFailed(Failure.UNSUPPORTED, f"The model {name} does not do this: {', '.join(missing)}.")
+    _refuse_unknown_choice(request.chat)
+
+
+def _refuse_unknown_choice(chat: ChatRequest) -> None:
+    """Raises UpstreamFailed (unsupported) where one of some tools must be called, and none of them is there."""
+    wanted, offered = chat.tool_choice.names, {tool.name for tool in chat.tools}
+    if chat.tool_choice.use is ToolUse.REQUIRED and wanted and offered and offered.isdisjoint(wanted):
+        named = ", ".join(wanted)[:200]
+        raise UpstreamFailed(Failure.UNSUPPORTED, f"A tool must be called that is not among the tools: {named}.")
 
 
 def sayable(request: UpstreamRequest, own: WireFormat) -> tuple[UpstreamRequest, tuple[str, ...]]:
