@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from urllib.parse import urlsplit
 
 from src.domain.catalog.model import Model, Provider, ProviderKind, WireFormat
 from src.domain.completion.model import Failure, ToldCount, UpstreamFailed, UpstreamRequest
@@ -12,7 +11,7 @@ from src.integrations.llm.anthropic.calls import AnthropicMessages
 from src.integrations.llm.builtin import BuiltinModel
 from src.integrations.llm.builtin_server import BuiltinServer
 from src.integrations.llm.clients import ProviderClients
-from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, key_settings
+from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, is_openais, key_settings
 from src.integrations.llm.counting import asked_count
 from src.integrations.llm.custom_tools import CustomToolsAsFunctions, custom_names
 from src.integrations.llm.google import relay as relay_google
@@ -26,8 +25,6 @@ from src.integrations.llm.tool_names import FittingToolNames
 
 DEFAULT_CONNECT_TIMEOUT_S = 5.0
 DEFAULT_READ_TIMEOUT_S = 300.0
-
-_OPENAI_HOST = "api.openai.com"
 
 
 class ProviderModels(Upstreams):
@@ -181,5 +178,4 @@ def _has_custom_tools(request: UpstreamRequest) -> bool:
 
 def _cap_field(provider: Provider, base_url: str) -> str:
     """OpenAI itself wants another field than the servers that are compatible with it."""
-    is_openai = provider.name == "openai" or urlsplit(base_url).hostname == _OPENAI_HOST
-    return MAX_COMPLETION_TOKENS if is_openai else MAX_TOKENS
+    return MAX_COMPLETION_TOKENS if is_openais(provider, base_url) else MAX_TOKENS

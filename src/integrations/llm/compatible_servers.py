@@ -1,6 +1,7 @@
 """The providers that exist by themselves, and the servers compatible with OpenAI's API: rows, no classes."""
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from src.domain.catalog.model import Provider, ProviderKind
 
@@ -53,7 +54,16 @@ DEFAULT_BASE_URLS = {
     ProviderKind.GOOGLE: "https://generativelanguage.googleapis.com",
 }
 
+_OPENAIS_HOSTS = ("api.openai.com", "openai.azure.com")
+"""Regions and resources have names below these."""
+
 _SERVERS_BY_NAME = {server.name: server for server in COMPATIBLE_SERVERS}
+
+
+def is_openais(provider: Provider, base_url: str) -> bool:
+    """Whether it is OpenAI's own API, also where Azure serves it, or stands in its place."""
+    host = urlsplit(base_url).hostname or ""
+    return provider.name == "openai" or any(f".{host}".endswith(f".{known}") for known in _OPENAIS_HOSTS)
 
 
 def base_url_setting(provider: Provider) -> str | None:
