@@ -21,6 +21,7 @@ from tests.contracts.relaying import (
     DIALECTS,
     MESSAGES,
     OPENAI,
+    RESPONSES,
     SECRET,
     TWO_WORDS,
     USAGE,
@@ -118,6 +119,15 @@ class TestBody:
         assert (first["anthropic-version"], first["anthropic-beta"]) == ("2026-10-21", "a,b")
         assert (first["x-api-key"], first.get("cookie")) == (SECRET, None)
         assert second["anthropic-version"] == "2023-06-01"
+
+    @pytest.mark.parametrize("kind", [OPENAI, RESPONSES])
+    async def test_no_client_chooses_among_accounts(
+        self, upstream: Upstream, relay_to: Relays, kind: WireFormat
+    ) -> None:
+        headers = {"OpenAI-Organization": "org-1", "openai-project": "proj_1", "openai-beta": "b"}
+        await relay_to(kind, upstream.url).complete(asking(kind, headers=headers))
+        sent = upstream.requests[0].headers
+        assert (sent.get("openai-organization"), sent.get("openai-project"), sent["openai-beta"]) == (None, None, "b")
 
     async def test_a_body_of_another_dialect_is_not_sent(self, upstream: Upstream, relay_to: Relays) -> None:
         failure, _ = await failure_of(relay_to(OPENAI, upstream.url), asking(ANTHROPIC))

@@ -27,7 +27,7 @@ VECTORS = ([0.5, -2.0, 0.0], [1.25, 3.0, -0.125])
 
 
 def openai(**fields: Any) -> ParsedRequest:
-    return parse_embeddings({"model": "m", **fields}, {"openai-project": "p", "cookie": "c"})
+    return parse_embeddings({"model": "m", **fields}, {"openai-beta": "b", "openai-project": "p", "cookie": "c"})
 
 
 def wish_of(parsed: ParsedRequest) -> EmbeddingWish:
@@ -93,9 +93,9 @@ def test_openai_body_goes_on_as_it_is() -> None:
         "input_type": "query",
         "encoding_format": "float",
     }
-    parsed = parse_embeddings(body, {"openai-project": "p", "cookie": "c"})
+    parsed = parse_embeddings(body, {"openai-beta": "b", "openai-project": "p", "cookie": "c"})
     wire = wire_of(parsed)
-    assert (wire.format, wire.body, wire.headers) == (WireFormat.EMBEDDINGS, body, {"openai-project": "p"})
+    assert (wire.format, wire.body, wire.headers) == (WireFormat.EMBEDDINGS, body, {"openai-beta": "b"})
     assert wire.untranslatable == ()
     assert wish_of(parsed).dimensions == 256
     assert parsed.untranslated == ("input_type",)

@@ -63,9 +63,10 @@ def test_the_original_body_goes_along_untouched() -> None:
 
 
 def test_only_the_dialects_own_headers_go_along() -> None:
-    parsed = parse({"openai-organization": "org-1", "authorization": "Bearer sk-gw-1", "x-stainless-lang": "python"})
+    accounts = {"openai-organization": "org-1", "openai-project": "p", "authorization": "Bearer sk-gw-1"}
+    parsed = parse({"openai-beta": "b", "x-stainless-lang": "python", **accounts})
     assert parsed.chat.wire is not None
-    assert parsed.chat.wire.headers == {"openai-organization": "org-1"}
+    assert parsed.chat.wire.headers == {"openai-beta": "b"}
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,10 @@ _NOT_FORWARDED = frozenset(
         *("authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"),
         *("host", "connection", "content-length", "content-type", "transfer-encoding", "te", "upgrade"),
         *("accept", "accept-encoding", "expect", "x-forwarded-for", "forwarded"),
+        *("openai-organization", "openai-project"),
     }
 )
+"""Credentials, what chooses among accounts of the operator's, and what belongs to a connection."""
 _TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 

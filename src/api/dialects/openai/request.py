@@ -21,7 +21,8 @@ from src.api.dialects.request import ParsedRequest
 from src.domain.completion.model import ChatRequest, Parameters, WireBody
 from src.domain.completion.tools import EFFORTS, Reasoning
 
-FORWARDED_HEADERS = ("openai-organization", "openai-project", "openai-beta")
+FORWARDED_HEADERS = ("openai-beta",)
+"""Not the organization and the project: those choose among accounts of the operator's."""
 NAMES = {"reasoning": "reasoning_effort", "thinking": "reasoning_content"}
 """The dialect's names of what a translation leaves out, where they are not ours."""
 
