@@ -236,6 +236,15 @@ def test_thinking_is_told_as_the_model_takes_it(upstream: str, wish: dict[str, A
     assert thinking(upstream, **wish) == told
 
 
+@pytest.mark.parametrize(
+    ("upstream", "most", "budget"),
+    [("gemini-2.5-flash", 9000, 8192), ("gemini-2.5-flash", 8192, 6144), ("gemini-2.5-flash-lite", 400, 512)],
+)
+def test_thoughts_leave_something_of_the_maximum_for_the_answer(upstream: str, most: int, budget: int) -> None:
+    given = Parameters(reasoning=Reasoning(effort="medium"), max_output_tokens=most)
+    assert config(upstream=upstream, parameters=given)["thinking_config"] == {"thinking_budget": budget}
+
+
 def test_what_the_model_is_not_told_is_named() -> None:
     given = Parameters(reasoning=Reasoning(effort="low"), logprobs=3, parallel_tool_calls=False, temperature=1)
     _, dropped = request_arguments(asking(upstream="gemini-2.0-flash", parameters=given))

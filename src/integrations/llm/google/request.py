@@ -158,7 +158,7 @@ def _thinking(request: UpstreamRequest) -> dict[str, Any] | None:
     wished, style = request.chat.parameters.reasoning, style_of(request.model)
     if wished is None or style is ReasoningStyle.NONE:
         return None
-    how = _budget(wished, request.model) if style is ReasoningStyle.BUDGET else _level(wished, request.model)
+    how = _budget(wished, request) if style is ReasoningStyle.BUDGET else _level(wished, request.model)
     shown = {"include_thoughts": True} if wished.shown else {}
     return {**how, **shown} or None
 
@@ -171,12 +171,18 @@ def _level(wished: Reasoning, model: Model) -> dict[str, Any]:
     return {"thinking_level": "LOW" if level == "MINIMAL" and "pro" in model.upstream else level}
 
 
-def _budget(wished: Reasoning, model: Model) -> dict[str, Any]:
-    budget = budget_of(wished)
+def _budget(wished: Reasoning, request: UpstreamRequest) -> dict[str, Any]:
+    """Thoughts are part of the maximum: of a budget that leaves nothing of it, a quarter is kept for the answer."""
+    budget, cap = budget_of(wished), request.max_output_tokens
     if budget is None:
         return {}
-    nothing, least, most = next(tuple(bounds) for pattern, *bounds in _BUDGETS if pattern.match(model.upstream))
-    return {"thinking_budget": min(max(budget, least), most) if budget > 0 else nothing}
+    nothing, least, most = next(tuple(bounds) for pattern, *bounds in _BUDGETS if pattern.match(request.model.upstream))
+    if budget <= 0:
+        return {"thinking_budget": nothing}
+    budget = min(max(budget, least), most)
+    if cap is not None and budget >= cap:
+        budget = max(least, cap - cap // 4)
+    return {"thinking_budget": budget}
 
 
 def _contents(request: UpstreamRequest) -> list[dict[str, Any]]:
