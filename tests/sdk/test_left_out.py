@@ -137,3 +137,14 @@ async def test_more_stop_sequences_than_the_provider_takes_are_refused_before_th
     assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
     assert f"at most {most} stop sequences" in refused.json()["error"]["message"]
     assert len(scene.upstream.requests) == calls
+
+
+async def test_a_picture_that_the_clients_dialect_has_no_place_for_is_named(scene: Scene) -> None:
+    picture = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0K"}}
+    scene.upstream.always(Answer(text="Here it is.", extra_items=(picture,)))
+    messages = [{"role": "user", "content": "Draw."}]
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        body = {"model": GEMINI, "messages": messages, "max_tokens": 100}
+        assert await told(scene, path, body) == "answer[inlineData]"
+    own = {"contents": [{"parts": [{"text": "Draw."}]}]}
+    assert await told(scene, f"/v1beta/models/{GEMINI}:generateContent", own) is None

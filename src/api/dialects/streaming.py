@@ -21,6 +21,7 @@ from src.api.rate_headers import rate_headers
 from src.api.sse import KEEPALIVE, STREAM_HEADERS, EventStream
 from src.domain.catalog.model import Model
 from src.domain.completion.answer import Answer
+from src.domain.completion.content import Opaque
 from src.domain.completion.deltas import PartDelta
 from src.domain.completion.idempotency import Claim, Claimed, ClaimFreed, ClaimState, KeyTaken, answer_of, kept
 from src.domain.completion.model import CacheWish, Call, Outcome, WireChunk, no_records
@@ -259,7 +260,7 @@ def _whole_headers(outcome: Outcome, serving: Serving) -> dict[str, str]:
 def _headers_of(outcome: Outcome, serving: Serving) -> dict[str, str]:
     """Headers of an answer that has ended."""
     relayed = outcome.wire is not None or any(isinstance(delta, WireChunk) for delta in outcome.deltas[:1])
-    dropped = _dropped(serving, outcome.dropped, relayed=relayed)
+    dropped = (*_dropped(serving, outcome.dropped, relayed=relayed), *_untold(serving, outcome))
     told = _headers(outcome.model, len(outcome.attempts), outcome.output_cap)
     return told | dropped_header(dropped) | cache_header(outcome.cache)
 
@@ -279,6 +280,14 @@ def _dropped(serving: Serving, by_upstream: tuple[str, ...], *, relayed: bool) -
     names = serving.door.names
     untranslated = () if relayed else serving.parsed.untranslated
     return (*untranslated, *(names.get(name, name) for name in by_upstream))
+
+
+def _untold(serving: Serving, outcome: Outcome) -> Iterator[str]:
+    """Names of what the model answered in a form that the client's dialect has no place for, like pictures."""
+    wire = serving.parsed.chat.wire
+    for part in outcome.parts:
+        if isinstance(part, Opaque) and wire is not None and part.format is not wire.format:
+            yield f"answer[{part.kind}]"
 
 
 async def _events(answering: Answer, serving: Serving) -> AsyncGenerator[bytes]:
