@@ -36,6 +36,7 @@ from src.domain.completion.deltas import (
     parts_of,
 )
 from src.domain.completion.model import ChatRequest, ChatRole, FinishReason, Outcome
+from src.domain.dialogs.model import MessageStatus
 from src.domain.dialogs.removing import entries_of
 from src.domain.ledger.model import CallStatus
 from src.shared.money import MicroDollars
@@ -333,7 +334,7 @@ def test_what_is_left_of_an_answer_has_the_numbers_and_places_it_was_told_with(
     indexes = sorted({event["output_index"] for event in told if "output_index" in event})
     gone = data.draw(st.sets(st.sampled_from(indexes))) if indexes else set()
     stored = make_answer(make_message(make_dialog(make_user(make_tenant()))), id=ANSWER_ID, content="")
-    stored = replace(stored, parts=tuple(map(part_body, parts_of(deltas))))
+    stored = replace(stored, parts=tuple(map(part_body, parts_of(deltas))), status=MessageStatus.COMPLETED)
     for item in items_in(stored):
         place = place_of(item["id"])
         if place is not None and place[1] in gone:
@@ -344,3 +345,17 @@ def test_what_is_left_of_an_answer_has_the_numbers_and_places_it_was_told_with(
     left = [event for event in told if event.get("output_index") not in gone]
     assert [{**event, "response": None} for event in again] == [{**event, "response": None} for event in left]
     assert again[-1]["response"]["output"] == items_in(stored)
+
+
+def test_items_of_a_provider_stay_apart_and_keep_their_places_though_they_say_nothing() -> None:
+    parts = (Text(text="a"), Text(text="b"), Text(text=""), ToolCall(id="c", name="f", arguments="{}"))
+    stored = make_answer(make_message(make_dialog(make_user(make_tenant()))), id=ANSWER_ID)
+    stored = replace(stored, parts=tuple(map(part_body, parts)), status=MessageStatus.COMPLETED)
+    kept = writer()
+    items = map(kept.kept, grouped(entries_of(stored), ChatRole.ASSISTANT))
+    told = events([kept.first("public", 0), *items, kept.last(outcome())])
+    added = [event for event in told if event["type"] == "response.output_item.added"]
+    assert [(event["output_index"], event["item"]["id"]) for event in added] == [
+        (place, item["id"]) for place, item in enumerate(items_in(stored))
+    ]
+    assert told[-1]["response"]["output"] == items_in(stored)

@@ -167,6 +167,9 @@ class ResponsesWriter:
                 if isinstance(part, Media | ToolResult):  # of an answer that a client told us
                     yield from self._put(part)
                     continue
+                if part == Text(text=""):  # an item nevertheless, where its provider made it one
+                    yield from self._say(Text, "")
+                    continue
                 for delta in deltas_of((part,)):
                     own = replace(delta, index=len(self._calls)) if isinstance(delta, ToolCallDelta) else delta
                     yield from self._events_of(own)
