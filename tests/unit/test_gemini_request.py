@@ -91,6 +91,20 @@ class TestContents:
         found = [part.call_id for part in answered.parts if isinstance(part, ToolResult)]
         assert found == [ids[1], ids[0], ids[2]]
 
+    def test_a_result_without_an_id_is_that_of_the_oldest_call_of_its_tool_that_has_none(self) -> None:
+        calls = [("look", {}), ("look", {"id": "second"}), ("wait", {}), ("look", {"id": "second"}), ("look", {})]
+        results = [("look", {"id": "second"}), ("look", {}), ("wait", {}), ("look", {}), ("look", {}), ("sit", {})]
+        messages = parse(
+            [
+                {"role": "model", "parts": [{"functionCall": {"name": name, **ids}} for name, ids in calls]},
+                {"parts": [{"functionResponse": {"name": name, **ids}} for name, ids in results]},
+            ]
+        ).chat.messages
+        called = [part.id for part in messages[0].parts if isinstance(part, ToolCall)]
+        answered = [part.call_id for part in messages[1].parts if isinstance(part, ToolResult)]
+        assert answered[:4] == ["second", called[0], called[2], called[4]]
+        assert len({*called, *answered}) == len({*called}) + 2  # those that answer nothing have ids of their own
+
     def test_a_result_is_its_response_as_json_with_the_files_it_shows(self) -> None:
         response = {"id": "c1", "name": "look", "response": {"error": "no"}, "parts": [
             {"inlineData": {"mimeType": "image/png", "data": "AA=="}}
