@@ -64,14 +64,14 @@ class Turns:
         heads: dict[_Place, MessageId | None] = {}
         if any(each.turn is not None or each.given_up for each in ended):
             heads = await _locked(connection, {each.place for each in ended})
+        parents = await _parents(connection, {each.turn for each in ended if each.turn is not None})
         for each in ended:
             head = heads.get(each.place)
             if each.given_up and await _is_passed_over(connection, each, head):
                 continue
-            if each.turn is not None and each.place in heads:
+            if each.turn in parents and each.place in heads and parents[each.turn] != head:
                 mine = (messages.c.tenant_id == each.place[0], messages.c.id == each.turn)
-                elsewhere = messages.c.parent_id.is_distinct_from(head)
-                await connection.execute(update(messages).where(*mine, elsewhere).values(parent_id=head))
+                await connection.execute(update(messages).where(*mine).values(parent_id=head))
             heads[each.place] = each.answer_id
             self._heads[each.place] = (each.answer_id, each.at, *each.place)
 
@@ -102,3 +102,11 @@ async def _is_passed_over(connection: AsyncConnection, ended: _Ended, head: Mess
         return head is not None and head >= ended.answer_id
     below = messages.c.tenant_id == ended.place[0], messages.c.parent_id == ended.answer_id
     return (await connection.execute(select(messages.c.id).where(*below).limit(1))).first() is not None
+
+
+async def _parents(connection: AsyncConnection, turns: set[MessageId]) -> dict[MessageId | None, MessageId | None]:
+    """What the first messages of turns hang below as yet."""
+    if not turns:
+        return {}
+    found = await connection.execute(select(messages.c.id, messages.c.parent_id).where(messages.c.id.in_(turns)))
+    return {row.id: row.parent_id for row in found}
