@@ -96,6 +96,26 @@ async def test_a_fault_before_the_answer_has_its_kind(
         assert failure.retry_after_s == (7.0 if behaviour.status == 429 else None)
 
 
+FAULTS = [{"type": "x", "loc": ["body", "max_tokens"], "msg": "too many"}, {"msg": "no"}, 5]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "failure_kind", "said"),
+    [
+        (Fail(status=422, body={"detail": FAULTS}), Failure.CALLER, "max_tokens: too many; no"),
+        (Fail(status=422, body={"message": {"detail": FAULTS[:1]}}), Failure.CALLER, "max_tokens: too many"),
+        (Fail(status=400, body={"error": "No such voice."}), Failure.CALLER, "No such voice."),
+        (Fail(status=429, code="insufficient_quota"), Failure.CREDENTIALS, "credentials"),
+    ],
+)
+async def test_what_servers_like_openai_say_is_told(
+    upstream: Upstream, relay_to: Relays, behaviour: Behaviour, failure_kind: Failure, said: str
+) -> None:
+    upstream.script(behaviour)
+    failure, _ = await failure_of(relay_to(OPENAI, upstream.url), asking(OPENAI))
+    assert (failure.kind, said in failure.message) == (failure_kind, True)
+
+
 IN_A_STREAM: list[tuple[Behaviour, Failure]] = [
     (CutAfter(1), Failure.DROPPED),
     (Hang(0.0, after=1), Failure.DROPPED),

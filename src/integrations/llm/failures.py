@@ -18,6 +18,9 @@ MAX_CAUSES = 8
 MAX_RETRY_AFTER_S = 3600.0
 """No provider's word keeps us away for longer."""
 
+EXHAUSTED = "insufficient_quota"
+"""OpenAI's word, with the status of a rate limit, for a balance that waiting does not fill."""
+
 _BY_STATUS = {
     400: Failure.CALLER,
     401: Failure.CREDENTIALS,
@@ -43,7 +46,7 @@ _BY_NAME = {
     "model_not_found": Failure.UNKNOWN_MODEL,
     "rate_limit_error": Failure.RATE_LIMITED,
     "rate_limit_exceeded": Failure.RATE_LIMITED,
-    "insufficient_quota": Failure.RATE_LIMITED,
+    EXHAUSTED: Failure.CREDENTIALS,
     "timeout_error": Failure.TIMEOUT,
 }
 
@@ -179,6 +182,8 @@ def _number(value: str | None) -> float | None:
 
 def _kind_of_refusal(refusal: Refusal) -> Failure:
     if refusal.status == 400 and _OPERATORS_FAULT.search(" ".join((refusal.message, *refusal.names))):
+        return Failure.CREDENTIALS
+    if refusal.status == 429 and EXHAUSTED in refusal.names:
         return Failure.CREDENTIALS
     if _is_about_the_context(refusal):
         return Failure.CONTEXT_WINDOW

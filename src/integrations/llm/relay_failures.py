@@ -10,6 +10,7 @@ from src.domain.completion.model import Failure, UpstreamFailed
 from src.integrations.llm.failures import Refusal, failed_with, public_message, refused
 
 MAX_WORD_CHARS = 100
+MOST_FAULTS = 5
 
 
 def malformed(message: str, status: int | None = None) -> UpstreamFailed:
@@ -21,7 +22,7 @@ def of_answer(status: int, body: Any, headers: Mapping[str, str], secrets: tuple
     """Instead of an answer. A provider may repeat the key it was sent: no message quotes `secrets`."""
     fields = body if isinstance(body, dict) else {}
     error = fields.get("error", fields.get("detail", fields))
-    message = _message_in(error)
+    message = message_in(error)
     for secret in secrets:
         message = message.replace(secret, "[...]")
     if "retry-after" not in headers:
@@ -56,7 +57,7 @@ def _details(error: Any) -> list[dict[str, Any]]:
 
 def of_error_object(error: Any) -> UpstreamFailed:
     """A provider's error object, found in a stream or in a body that should have been an answer."""
-    return refused(Refusal(status=_status_in(error), message=_message_in(error), names=_names_in(error)))
+    return refused(Refusal(status=_status_in(error), message=message_in(error), names=_names_in(error)))
 
 
 def of_transport(error: Exception) -> UpstreamFailed:
@@ -64,9 +65,24 @@ def of_transport(error: Exception) -> UpstreamFailed:
     return failed_with(_kind_of(error))
 
 
-def _message_in(error: Any) -> str:
-    message = error.get("message") if isinstance(error, dict) else error
-    return message if isinstance(message, str) else ""
+def message_in(error: Any, depth: int = 5) -> str:
+    """What an error says: it has a message, is one, or is a list of what is wrong with which field."""
+    match error:
+        case str():
+            return error
+        case dict() if depth:
+            return message_in(error.get("message", error.get("detail", error.get("msg"))), depth - 1)
+        case list() if depth:
+            said = ((_place_of(each), message_in(each, depth - 1)) for each in error[:MOST_FAULTS])
+            return "; ".join(place + words for place, words in said if words)
+    return ""
+
+
+def _place_of(fault: Any) -> str:
+    """Where in the body it is, for servers that say so."""
+    place = fault.get("loc") if isinstance(fault, dict) else None
+    names = [str(name) for name in place if name != "body"] if isinstance(place, list) else []
+    return f"{'.'.join(names)}: " if names else ""
 
 
 def _names_in(error: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from src.integrations.llm.failures import Refusal, upstream_errors
 from src.integrations.llm.guarded_client import sooner
 from src.integrations.llm.openai.reply import AnswerReader, reply_of
 from src.integrations.llm.openai.request import request_arguments
+from src.integrations.llm.relay_failures import message_in
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -67,9 +68,7 @@ def _refusal_in(error: Exception) -> Refusal | None:
 
 
 def _said(error: "Any") -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    message = body.get("message")
-    return message if isinstance(message, str) else ""
+    return message_in(error.body)
 
 
 def _names(error: "Any") -> tuple[str, ...]:
