@@ -502,3 +502,17 @@ async def test_items_are_named_instead_of_told(scene: Scene, model: str) -> None
     for each in named:
         with pytest.raises(openai.NotFoundError):
             await bob.responses.create(model=model, input=[each])
+
+
+async def test_instructions_hold_natively_until_others_are_given(scene: Scene) -> None:
+    person = await scene.person()
+    client = await scene.openai(person, _strict_response_validation=True)
+    made = await client.responses.create(model="gpt-4o", input="hi", instructions="Be brief.")
+    [dialog] = (await person.http.get("/api/v1/dialogs")).json()["data"]
+    path = f"/api/v1/dialogs/{dialog['id']}/messages"
+    for content in ("one", "two"):
+        assert (await person.http.post(path, json={"content": content})).status_code == 201
+        assert "Be brief." in asked_of(scene)
+    await client.responses.create(model="gpt-4o", input="three", conversation=dialog["id"])
+    assert (await person.http.post(path, json={"content": "four"})).status_code == 201
+    assert ("Be brief." in asked_of(scene), "hi" in asked_of(scene)) == (False, True), made.id

@@ -226,10 +226,10 @@ async def _history(principal: Principal, question: Question, ports: DialogPorts)
 
 
 def _system_prompt(dialog: Dialog, path: Sequence[Message]) -> str | None:
-    """The dialog's own; where it has none, the instructions that its last answer was asked for with."""
-    if dialog.system_prompt or not path:
+    """The dialog's own; where it has none, the instructions of its newest answer from a door that keeps them."""
+    if dialog.system_prompt:
         return dialog.system_prompt
-    return instructions_of(path[-1])
+    return next((instructions_of(each) for each in reversed(path) if "response" in (each.settings or {})), None)
 
 
 def _context(
