@@ -265,7 +265,7 @@ class TestBothWays:
         ]
         found = [part for each in messages_of(items) for part in each.all_parts]
         assert _bare(found) == _bare(kept)
-        assert "gateway" not in str(items)
+        assert not any("gateway" in str(item.get("encrypted_content")) for item in items)
 
     def test_only_the_last_item_of_a_broken_answer_is_incomplete(self) -> None:
         parts = (Text(text="a"), ToolCall(id="c", name="f", arguments="{"))
