@@ -3,12 +3,13 @@
     python -m benchmarks.doors [--seconds 10]
 
 A small body is one question; a large one is what a coding agent sends: a long system prompt, 24 tools, 40 turns with
-calls and results. An answer is 68 pieces of text and a call. Reading happens for every request, relayed ones too;
-writing only where the model speaks another dialect. The cases take turns in short rounds, so that whatever else the
-machine does falls on all of them alike.
+calls and results. An answer is 68 pieces of text and a call. Reading and the bound of the prompt are for every request,
+relayed ones too; writing only where the model speaks another dialect. The cases take turns in short rounds, so that
+whatever else the machine does falls on all of them alike.
 """
 
 import argparse
+import asyncio
 import itertools
 import statistics
 import time
@@ -26,14 +27,17 @@ from src.api.dialects.openai.stream import OpenAIWriter
 from src.api.dialects.request import ParsedRequest
 from src.api.dialects.responses.request import chat_of, parse_response
 from src.api.dialects.responses.stream import ResponsesWriter
-from src.domain.catalog.model import Usage
+from src.domain.catalog.model import Model, Usage, WireFormat
 from src.domain.completion.deltas import PartDelta, TextDelta, ToolCallDelta
-from src.domain.completion.model import ChatRequest, FinishReason, Outcome
+from src.domain.completion.model import ChatRequest, FinishReason, Outcome, WireBody
 from src.domain.ledger.model import CallStatus
+from src.integrations.llm.token_meter import SplintrMeter
 from src.shared.clock import utc_now
 from src.shared.ids import new_id
 from src.shared.money import MicroDollars
 
+METER = SplintrMeter()
+LOOP = asyncio.new_event_loop()
 ROUND_S = 0.05
 TURNS = 20
 TOOLS = 24
@@ -135,6 +139,13 @@ def stream(make: Callable[[], Any]) -> Callable[[], None]:
     return once
 
 
+def bound(body: dict[str, Any], upstream: str) -> Callable[[], object]:
+    """Find the bound of a prompt for a model."""
+    model = Model(name="m", provider="p", upstream=upstream, context_window=128_000, max_output=16_000)
+    chat = ChatRequest(messages=(), wire=WireBody(format=WireFormat.CHAT_COMPLETIONS, body=body))
+    return lambda: LOOP.run_until_complete(METER.prompt_bound(chat, model))
+
+
 def cases() -> dict[str, Callable[[], object]]:
     """What is measured, by name."""
     parsed = ParsedRequest(model="m", chat=ChatRequest(messages=(), stream=True))
@@ -165,6 +176,8 @@ def cases() -> dict[str, Callable[[], object]]:
         found[f"{name}: read a small body"] = lambda parse=parse, body=little: parse(body)  # type: ignore[misc]
         found[f"{name}: read {len(data) // 1000} kB"] = lambda parse=parse, body=large: parse(body)  # type: ignore[misc]
         found[f"{name}: (only its JSON)"] = lambda data=data: orjson.loads(data)  # type: ignore[misc]
+        for upstream in ("gpt-4o", "claude-opus-4-8"):
+            found[f"{name}: bound, {upstream}"] = bound(large, upstream)
         found[f"{name}: write a stream"] = stream(writers[name])
     return found
 
