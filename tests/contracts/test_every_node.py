@@ -117,13 +117,19 @@ def relayed(chat: ChatRequest) -> None:
 
 
 def translated(chat: ChatRequest) -> None:
-    """What is made for an SDK is what it takes: Google's checks it itself, the others write it as it is."""
+    """What is made for an SDK is what it takes: Google's checks it itself, the others write it as it is.
+
+    Google's own items are never translated for Google.
+    """
+    own = chat.wire is not None and chat.wire.format is WireFormat.GENERATE_CONTENT
     asked = UpstreamRequest(model=GPT, chat=replace(chat, wire=None), output_cap=50)
     with suppress(UpstreamFailed):
         orjson.dumps(request_openai.request_arguments(asked, "max_tokens")[0])
     asked = with_functions(asked)
     with suppress(UpstreamFailed):
         orjson.dumps(asked_of(replace(asked, model=CLAUDE)).arguments)
+    if own:
+        return
     with suppress(UpstreamFailed):
         arguments, _ = request_google.request_arguments(replace(asked, model=GEMINI))
         types.GenerateContentConfig(**arguments["config"])

@@ -312,8 +312,9 @@ def _media_tokens(part: Mapping[str, Any], model: Model, rates: Rates) -> int:
 def _is_image(part: Mapping[str, Any]) -> bool:
     if "image" in str(part.get("type", "")):
         return True
-    held: Mapping[str, Any] = next((part[key] for key in _MEDIA_KEYS if isinstance(part.get(key), dict)), {})
-    return str(held.get("mimeType") or held.get("mime_type") or "").startswith("image/")
+    held = [found for key in _MEDIA_KEYS if isinstance(found := part.get(key), dict)]
+    types = [str(each.get("mimeType") or each.get("mime_type")) for each in held]
+    return bool(types) and all(each.startswith("image/") for each in types)
 
 
 def _binaries(part: Mapping[str, Any]) -> Iterator[str]:
