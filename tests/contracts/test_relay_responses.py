@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -14,17 +15,30 @@ import pytest_asyncio
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat
-from src.domain.completion.content import Opaque, Refusal, Text, Thinking, ToolCall
+from src.domain.completion.content import (
+    Opaque,
+    Part,
+    Particulars,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    in_one_item,
+    part_body,
+)
 from src.domain.completion.model import (
     ChatRequest,
     Delivered,
     Failure,
     FinishReason,
+    UpstreamFailed,
     UpstreamRequest,
     WireBody,
 )
 from src.integrations.llm.openai import relay_responses
+from src.integrations.llm.openai.responses_parts import read_output
 from src.integrations.llm.relay import Relay, Target
 from src.integrations.llm.sse_bytes import payloads_of
 from tests.contracts.relaying import MODEL, SECRET, WEATHER, failure_of, joined, raw_server, sse, streamed, writing
@@ -46,6 +60,49 @@ THINKING = {"effort": "low", "summary": "auto"}
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 SEARCH = {"type": "search", "query": "q"}
 STRANGE = {"type": "web_search_call", "id": "ws_0123456789", "status": "completed", "action": SEARCH, "future": [1]}
+
+
+CITED = {"type": "url_citation", "url": "https://x", "title": "X", "start_index": 0, "end_index": 1}
+LOGPROB = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}
+INCLUDING = {"include": ["message.output_text.logprobs"]}
+
+
+def output_text(text: str, *annotations: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": [LOGPROB]}
+
+
+def output_message(number: int, phase: str, *content: dict[str, Any]) -> dict[str, Any]:
+    item_id = f"msg_012345678{number}"
+    return {
+        "type": "message", "id": item_id, "role": "assistant", "status": "completed", "phase": phase,
+        "content": list(content),
+    }  # fmt: skip
+
+
+REFUSED = {"type": "refusal", "refusal": "no"}
+SAID = (
+    output_message(1, "commentary", output_text("let me see")),
+    output_message(2, "final_answer", output_text("one", CITED), output_text("two"), REFUSED),
+    {
+        "type": "function_call", "id": "fc_0123456789", "call_id": "c", "name": "f", "arguments": "{}",
+        "status": "completed", "caller": {"type": "direct"},
+    },
+)  # fmt: skip
+
+
+def particulars(*, place: int | None = None, item: dict[str, Any] | None = None, **fields: Any) -> Particulars:
+    return Particulars(format=WireFormat.RESPONSES, fields=fields, place=place, item=item or {})
+
+
+def parts_said(**logprobs: Any) -> tuple[Part, ...]:
+    """What was said after the first text, in our words."""
+    return (
+        Text(text="let me see", particulars=particulars(item={"phase": "commentary"}, **logprobs)),
+        Text(text="one", particulars=particulars(annotations=[CITED], item={"phase": "final_answer"}, **logprobs)),
+        Text(text="two", particulars=particulars(place=1, **logprobs)),
+        Refusal(text="no", particulars=particulars(place=2)),
+        ToolCall(id="c", name="f", arguments="{}", particulars=particulars(caller={"type": "direct"})),
+    )
 
 
 def asking(*, stream: bool = False, cap: int | None = None, upstream: str = "gpt-9", **fields: Any) -> UpstreamRequest:
@@ -200,6 +257,55 @@ class TestWhole:
         assert failed.kind is kind
 
 
+class TestWhatOnlyOpenAISays:
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("fields", [{}, INCLUDING], ids=["plain", "with logprobs"])
+    async def test_is_kept_with_the_parts_of_an_answer(
+        self, upstream: Upstream, relay: Relay, stream: bool, fields: dict[str, Any]
+    ) -> None:
+        upstream.always(Answer(text="Hello", extra_items=SAID))
+        request = asking(stream=stream, **fields)
+        finished = (await streamed(relay, request))[1] if stream else (await relay.complete(request)).finished
+        first, *others = finished.parts
+        assert isinstance(first, Text)
+        assert (first.text, bool(first.particulars)) == ("Hello", bool(fields))
+        assert tuple(others) == parts_said(**({"logprobs": [LOGPROB]} if fields else {}))
+
+    @pytest.mark.parametrize("fields", [{}, INCLUDING], ids=["plain", "with logprobs"])
+    async def test_is_kept_of_a_stream_that_was_cut_off(
+        self, upstream: Upstream, relay: Relay, fields: dict[str, Any]
+    ) -> None:
+        upstream.always(Answer(text="Hello", extra_items=SAID))
+        chunks, _ = await streamed(relay, asking(stream=True, **fields))
+        kept = chunks[0].read(joined(chunks)).parts[1:]
+        said = parts_said(**({"logprobs": [LOGPROB]} if fields else {}))
+        of_last = kept[3]
+        assert isinstance(of_last, Refusal)
+        assert of_last.particulars == particulars(place=2, item={"phase": "final_answer"})  # its end tells it again
+        assert (*kept[:3], kept[4]) == (*said[:3], said[4])
+
+    async def test_messages_are_not_one_where_a_stream_is_cut_off_in_the_second(
+        self, upstream: Upstream, relay: Relay
+    ) -> None:
+        upstream.always(Answer(text="Hello", extra_items=SAID))
+        chunks, _ = await streamed(relay, asking(stream=True))
+        told = joined(chunks)
+        place = told.index(b'"delta":"let ')
+        in_second = told[: told.index(b"\n\n", place) + 2]
+        assert chunks[0].read(in_second).parts == (
+            Text(text="Hello"),
+            Text(text="let ", particulars=particulars(item={"phase": "commentary"})),
+        )
+
+    @pytest.mark.parametrize("name", ["future", "annotations"])
+    def test_that_nests_too_deep_is_no_answer(self, name: str) -> None:
+        for depth, is_read in ((90, True), (900, False)):
+            nested = orjson.loads(b"[" * depth + b"]" * depth)
+            item = {**SAID[0], "content": [{**output_text("a"), name: [nested]}]}
+            with nullcontext() if is_read else pytest.raises(UpstreamFailed):
+                dumps([part_body(part) for part in read_output([item])])
+
+
 class TestStream:
     async def test_only_events_that_hold_the_response_or_an_item_change(
         self, upstream: Upstream, relay: Relay, session: aiohttp.ClientSession
@@ -242,7 +348,7 @@ class TestStream:
     async def test_it_ends_with_what_a_whole_answer_has(self, upstream: Upstream, relay: Relay) -> None:
         upstream.always(Answer(text="Hello", refusal="no", usage=scripted.Usage(input=3, output=2, cached=1)))
         _, finished = await streamed(relay, asking(stream=True))
-        assert finished.parts == (Text(text="Hello"), Refusal(text="no"))
+        assert finished.parts == in_one_item((Text(text="Hello"), Refusal(text="no")), WireFormat.RESPONSES)
         assert finished.usage == Usage(input_tokens=3, output_tokens=2, cache_read_tokens=1)
         assert finished.upstream_model == "gpt-9"
 
@@ -321,7 +427,7 @@ class TestStream:
 
 
 def test_what_a_database_does_not_take_is_not_stored() -> None:
-    (part,) = relay_responses.read_output([{"type": "new_call", "text": "a\0", "list": [{"b\0": 1}]}])
+    (part,) = read_output([{"type": "new_call", "text": "a\0", "list": [{"b\0": 1}]}])
     assert part == Opaque(
         format=WireFormat.RESPONSES, body={"type": "new_call", "text": "a\ufffd", "list": [{"b\ufffd": 1}]}
     )

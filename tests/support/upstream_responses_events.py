@@ -50,7 +50,7 @@ class Events:
                 yield from self._summary(index, item)
             case "message":
                 yield self._added(index, item, status="in_progress", content=[])
-                yield from self._refusal(index, item, 0)
+                yield from self._said(index, item, 0)
             case "function_call":
                 yield self._added(index, item, status="in_progress", arguments="")
                 yield from self._arguments(index, item)
@@ -102,17 +102,32 @@ class Events:
         part, at = item["content"][0], _place(index, item, 0)
         yield self._event("response.output_text.done", **at, text=part["text"], logprobs=part["logprobs"])
         yield self._event("response.content_part.done", **at, part=part)
-        yield from self._refusal(index, item, 1)
+        yield from self._said(index, item, 1)
         yield self._done(index, item)
 
-    def _refusal(self, index: int, item: Json, content_index: int) -> Iterator[bytes]:
-        for part in item["content"][content_index:]:
-            at = _place(index, item, content_index)
-            yield self._event("response.content_part.added", **at, part={"type": "refusal", "refusal": ""})
-            for text in split(part["refusal"]):
-                yield self._event("response.refusal.delta", **at, delta=text, **self._obfuscation())
-            yield self._event("response.refusal.done", **at, refusal=part["refusal"])
+    def _said(self, index: int, item: Json, content_index: int) -> Iterator[bytes]:
+        """The parts of a message from one of them on."""
+        for number, part in enumerate(item["content"][content_index:], start=content_index):
+            at = _place(index, item, number)
+            tell = self._refusal if part["type"] == "refusal" else self._text
+            yield from tell(part, at)
             yield self._event("response.content_part.done", **at, part=part)
+
+    def _text(self, part: Json, at: Json) -> Iterator[bytes]:
+        empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        yield self._event("response.content_part.added", **at, part=empty)
+        for text in split(part["text"]):
+            yield self._event("response.output_text.delta", **at, delta=text, logprobs=[], **self._obfuscation())
+        for number, each in enumerate(part["annotations"]):
+            told = {**at, "annotation_index": number, "annotation": each}
+            yield self._event("response.output_text.annotation.added", **told)
+        yield self._event("response.output_text.done", **at, text=part["text"], logprobs=part["logprobs"])
+
+    def _refusal(self, part: Json, at: Json) -> Iterator[bytes]:
+        yield self._event("response.content_part.added", **at, part={"type": "refusal", "refusal": ""})
+        for text in split(part["refusal"]):
+            yield self._event("response.refusal.delta", **at, delta=text, **self._obfuscation())
+        yield self._event("response.refusal.done", **at, refusal=part["refusal"])
 
     def _obfuscation(self) -> Json:
         options = self._plan.asked.body.get("stream_options") or {}

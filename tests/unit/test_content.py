@@ -9,6 +9,7 @@ from src.domain.completion.content import (
     MediaKind,
     Opaque,
     Part,
+    Particulars,
     Refusal,
     Text,
     Thinking,
@@ -36,6 +37,10 @@ SAID: list[Part] = [
     ToolCall(id="1", name="look", arguments="{}", signature="g"),
     ToolCall(id="2", name="shell", arguments="ls", is_custom=True),
     Opaque(format=WireFormat.RESPONSES, body={"type": "web_search_call", "action": {"query": "x"}}),
+    Text(text="cited", particulars=Particulars(format=GOOGLE, fields={"a": [1]}, item={"b": None})),
+    Refusal(text="no", particulars=Particulars(format=GOOGLE, place=0)),
+    Thinking(signature="s", particulars=Particulars(format=GOOGLE, fields={"a": {}})),
+    ToolCall(id="3", name="look", arguments="{}", particulars=Particulars(format=GOOGLE, fields={"a": False})),
 ]
 HEARD: list[Part] = [
     Media(kind=MediaKind.IMAGE, media_type="image/png", data="AAAA", detail="low"),
@@ -53,6 +58,25 @@ def test_a_part_is_stored_as_json_and_read_again(part: Part) -> None:
 
 def test_an_answer_in_pieces_is_the_same_answer() -> None:
     assert parts_of(deltas_of(SAID)) == tuple(SAID)
+
+
+def test_what_begins_anew_is_another_part_and_particulars_are_those_of_the_words_around_them() -> None:
+    one, two, more = (Particulars(format=GOOGLE, fields={name: 1}) for name in ("one", "two", "more"))
+    deltas: list[PartDelta] = [
+        TextDelta("", one, begins=True),
+        TextDelta("a"),
+        TextDelta("b", more),
+        TextDelta("", begins=True),
+        TextDelta("c"),
+        TextDelta("", two, begins=True),
+        RefusalDelta("no"),
+        RefusalDelta("", two, begins=True),
+    ]
+    assert parts_of(deltas) == (
+        Text(text="ab", particulars=one.and_then(more)),
+        Text(text="c"),
+        Refusal(text="no", particulars=two),
+    )
 
 
 def test_neighbouring_pieces_are_one_part() -> None:

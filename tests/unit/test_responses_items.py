@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -28,16 +28,20 @@ from src.domain.completion.content import (
     MediaKind,
     Opaque,
     Part,
+    Particulars,
     Refusal,
     Text,
     Thinking,
     ToolCall,
     ToolResult,
+    part_body,
+    part_from,
 )
-from src.domain.completion.model import ChatMessage, ChatRole
+from src.domain.completion.model import ChatMessage, ChatRequest, ChatRole
 from src.domain.dialogs.model import Message, MessageId
 from src.domain.dialogs.responding import Asked, as_messages
 from src.domain.dialogs.storing import chat_message
+from src.integrations.llm.prompt_walk import body_of
 from src.shared.errors import InvalidRequest, NotFound
 from tests.makers import NOW, make_dialog, make_tenant, make_user
 
@@ -199,6 +203,95 @@ class TestReading:
         assert caught.value.param == param
 
 
+CITED = {"type": "url_citation", "url": "https://x", "title": "X", "start_index": 0, "end_index": 1}
+LOGPROB = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}
+
+
+def of_openai(*, place: int | None = None, item: dict[str, Any] | None = None, **fields: Any) -> Particulars:
+    return Particulars(format=RESPONSES, fields=fields, place=place, item=item or {})
+
+
+def output_message(*content: dict[str, Any], **besides: Any) -> dict[str, Any]:
+    return {"type": "message", "role": "assistant", "status": "completed", "content": list(content), **besides}
+
+
+def output_text(text: str, **besides: Any) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": [], **besides}
+
+
+class TestWhatOnlyOpenAISays:
+    """Citations, phases and the like: they are kept with the part, and said again."""
+
+    ITEMS: ClassVar[list[dict[str, Any]]] = [
+        output_message(output_text("let me see"), phase="commentary"),
+        output_message(
+            output_text("a", annotations=[CITED], logprobs=[LOGPROB]), output_text("b"), phase="final_answer"
+        ),
+        output_message({"type": "refusal", "refusal": "no"}),
+        output_message(output_text("c"), {"type": "refusal", "refusal": "no"}, output_text("d", annotations=[CITED])),
+        {
+            "type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}", "status": "completed",
+            "caller": {"type": "direct"},
+        },
+        {
+            "type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}], "encrypted_content": "gAAA",
+            "content": [{"type": "reasoning_text", "text": "in full"}], "future": [1],
+        },
+    ]  # fmt: skip
+
+    def test_is_kept_and_told_again(self) -> None:
+        (message,) = messages_of(self.ITEMS)
+        assert [part_from(part_body(part)) for part in message.parts] == list(message.parts)
+        stored = kept(message)
+        items = items_in(stored)
+        assert [{name: value for name, value in item.items() if name != "id"} for item in items] == self.ITEMS
+        assert [place_of(item["id"]) for item in items] == [(MESSAGE_ID, place) for place in range(len(items))]
+        ITEM.validate_json(dumps(items), strict=True)
+        assert messages_of(items) == (message,)
+
+    def test_goes_back_to_openai_without_the_logprobs(self) -> None:
+        (message,) = messages_of(self.ITEMS)
+        sent = items_of(message)
+        assert [item.get("phase") for item in sent] == ["commentary", "final_answer", *[None] * 4]
+        assert sent[1]["content"] == [output_text("a", annotations=[CITED]), output_text("b")]
+        assert (sent[4]["caller"], sent[5]["future"]) == ({"type": "direct"}, [1])
+
+    def test_is_no_part_of_what_other_formats_are_measured_by(self) -> None:
+        (message,) = messages_of(self.ITEMS)
+        assert "X" not in str(body_of(ChatRequest(messages=(message,))))
+
+    def test_leaves_with_its_item_whatever_else_is_taken_out(self) -> None:
+        (message,) = messages_of(self.ITEMS)
+        stored = kept(message)
+        names = [item["id"] for item in items_in(stored)]
+        left = without_item(stored, names[1])
+        assert [item["id"] for item in items_in(left)] == [names[0], *names[2:]]
+        assert "token" not in str(left.parts)
+        assert chat_message(left).parts == (message.parts[0], *message.parts[3:])
+
+    def test_of_another_format_is_left_out(self) -> None:
+        theirs = Particulars(format=MESSAGES, fields={"citations": [1]}, place=1, item={"x": 1})
+        message = said(ChatRole.ASSISTANT, Text(text="a"), Text(text="b", particulars=theirs))
+        assert items_of(message) == [
+            {name: value for name, value in output_message(output_text(text)).items() if name != "status"}
+            for text in "ab"
+        ]
+
+    def test_of_what_a_user_says_is_kept_too(self) -> None:
+        part = {"type": "input_text", "text": "see", "future": {"a": 1}}
+        (message,) = messages_of([{"role": "user", "content": [part]}])
+        assert items_of(message)[0]["content"] == [part] == items_in(kept(message))[0]["content"]
+
+    def test_that_is_no_list_where_there_must_be_one_is_not_told(self) -> None:
+        (message,) = messages_of([output_message({"type": "output_text", "text": "a", "annotations": "x"})])
+        assert output_items(message.parts, MESSAGE_ID)[0]["content"] == [output_text("a")]
+
+    def test_a_kind_of_content_that_nobody_knows_is_told_as_it_came(self) -> None:
+        hologram = Text(text="", particulars=of_openai(type="output_hologram", depth=3))
+        (item,) = output_items([hologram], MESSAGE_ID)
+        assert item["content"] == [{"type": "output_hologram", "depth": 3}]
+
+
 TEXTS = st.text(min_size=1, max_size=8)
 BASE64 = st.sampled_from(["aGk=", "AAAA"])
 THOUGHTS = st.builds(
@@ -217,6 +310,7 @@ CALLS = st.builds(
     arguments=st.text(max_size=5),
     is_custom=st.booleans(),
     signature=st.none() | st.just("google's"),
+    particulars=st.none() | st.just(of_openai(caller={"type": "direct"})),
 )
 MEDIA = (
     st.builds(Media, kind=st.just(MediaKind.IMAGE), media_type=st.just("image/png"), data=BASE64, detail=st.just("low"))
@@ -230,7 +324,12 @@ RESULTS = st.builds(
     is_custom=st.booleans(),
 )
 SAID = st.builds(Text, text=TEXTS)
-ANSWERS = st.lists(SAID | st.builds(Refusal, text=TEXTS) | THOUGHTS | CALLS, min_size=1, max_size=6).map(
+TOLD = st.builds(
+    Text,
+    text=TEXTS,
+    particulars=st.none() | st.sampled_from([of_openai(annotations=[CITED]), of_openai(item={"phase": "commentary"})]),
+)
+ANSWERS = st.lists(TOLD | st.builds(Refusal, text=TEXTS) | THOUGHTS | CALLS, min_size=1, max_size=6).map(
     lambda parts: said(ChatRole.ASSISTANT, *parts)
 )
 ASKED = st.lists(SAID | MEDIA, min_size=2, max_size=4).map(lambda parts: said(ChatRole.USER, *parts))
@@ -320,7 +419,14 @@ class TestHoles:
 
 def _without_ids(parts: Any) -> list[Part]:
     """Our own ids are none of a provider's; a signature of nothing is none."""
-    return [_thought(part) if isinstance(part, Thinking) else part for part in parts]
+    return [_thought(part) if isinstance(part, Thinking) else _without_place(part) for part in parts]
+
+
+def _without_place(part: Part) -> Part:
+    """Where a part stands in its item is told only where it has come out of one."""
+    if not isinstance(part, Refusal) or part.particulars is None:
+        return part
+    return replace(part, particulars=None)
 
 
 def _thought(thought: Thinking) -> Thinking:
@@ -330,7 +436,8 @@ def _thought(thought: Thinking) -> Thinking:
 def _bare(parts: Any) -> list[Any]:
     """Without what only we know of a call."""
     return [
-        (part.id, part.name, part.arguments) if isinstance(part, ToolCall) else part for part in _without_ids(parts)
+        (part.id, part.name, part.arguments, part.particulars) if isinstance(part, ToolCall) else part
+        for part in _without_ids(parts)
     ]
 
 

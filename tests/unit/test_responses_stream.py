@@ -23,7 +23,17 @@ from src.api.dialects.responses.request import parse_response
 from src.api.dialects.responses.stream import ResponsesWriter, after, end_after
 from src.api.json import dumps
 from src.domain.catalog.model import Usage, WireFormat
-from src.domain.completion.content import Opaque, Part, Refusal, Text, Thinking, ToolCall, part_body
+from src.domain.completion.content import (
+    Opaque,
+    Part,
+    Particulars,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    in_one_item,
+    part_body,
+)
 from src.domain.completion.deltas import (
     OpaqueDelta,
     PartDelta,
@@ -36,7 +46,7 @@ from src.domain.completion.deltas import (
     parts_of,
 )
 from src.domain.completion.model import ChatRequest, ChatRole, FinishReason, Outcome
-from src.domain.dialogs.model import MessageStatus
+from src.domain.dialogs.model import Message, MessageStatus
 from src.domain.dialogs.removing import entries_of
 from src.domain.ledger.model import CallStatus
 from src.shared.money import MicroDollars
@@ -345,6 +355,79 @@ def test_what_is_left_of_an_answer_has_the_numbers_and_places_it_was_told_with(
     left = [event for event in told if event.get("output_index") not in gone]
     assert [{**event, "response": None} for event in again] == [{**event, "response": None} for event in left]
     assert again[-1]["response"]["output"] == items_in(stored)
+
+
+CITED = {"type": "url_citation", "url": "https://x", "title": "X", "start_index": 0, "end_index": 1}
+LOGPROB = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}
+
+
+def of_openai(*, item: dict[str, Any] | None = None, **fields: Any) -> Particulars:
+    return Particulars(format=WireFormat.RESPONSES, fields=fields, item=item or {})
+
+
+CONTENT = st.lists(
+    st.builds(
+        Text,
+        text=st.text(max_size=4),
+        particulars=st.sampled_from(
+            [None, of_openai(annotations=[CITED]), of_openai(annotations=[CITED, CITED], logprobs=[LOGPROB])]
+        ),
+    )
+    | st.builds(Refusal, text=st.text(max_size=4, min_size=1)),
+    min_size=1,
+    max_size=3,
+)
+RELAYED = st.lists(
+    st.builds(
+        lambda content, item: in_one_item(content, WireFormat.RESPONSES, item),
+        CONTENT,
+        st.sampled_from([None, of_openai(phase="commentary")]),
+    )
+    | st.just((ToolCall(id="c", name="f", arguments="{}", particulars=of_openai(caller={"type": "direct"})),))
+    | st.just((Thinking(text="hm", signature="s", origin=WireFormat.RESPONSES, particulars=of_openai(future=1)),))
+    | st.just((SEARCH,)),
+    max_size=4,
+)
+
+
+def stored_answer(parts: Sequence[Part]) -> Message:
+    made = make_answer(make_message(make_dialog(make_user(make_tenant()))), id=ANSWER_ID, content="")
+    return replace(made, parts=tuple(part_body(part) for part in parts), status=MessageStatus.COMPLETED)
+
+
+def told_of(stored: Message) -> list[dict[str, Any]]:
+    """What is heard of it again."""
+    kept = writer()
+    items = map(kept.kept, grouped(entries_of(stored), ChatRole.ASSISTANT))
+    return events([kept.first("public", 0), *items, kept.last(outcome())])
+
+
+@given(items=RELAYED, data=st.data())
+def test_what_only_openai_said_is_heard_again_at_the_same_numbers_whatever_was_taken_out(
+    items: list[tuple[Part, ...]], data: st.DataObject
+) -> None:
+    stored = stored_answer([part for item in items for part in item])
+    told = told_of(stored)
+    output = told[-1]["response"]["output"]
+    assert len(output) == len(items)
+    assert output == items_in(stored)
+    done = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    assert sorted(done, key=output.index) == output
+    annotated = [event["annotation"] for event in told if event["type"] == "response.output_text.annotation.added"]
+    content = [part for item in output for part in item.get("content", ())]
+    assert annotated == [each for part in content for each in part.get("annotations", ())]
+    gone = data.draw(st.sets(st.sampled_from(range(len(items))))) if items else set()
+    for place in gone:
+        stored = without_item(stored, output[place]["id"])
+    left = [{**event, "response": None} for event in told if event.get("output_index") not in gone]
+    assert [{**event, "response": None} for event in told_of(stored)] == left
+
+
+def test_what_is_said_of_an_item_is_told_from_its_beginning_on() -> None:
+    message = in_one_item([Text(text="a"), Text(text="b")], WireFormat.RESPONSES, of_openai(phase="commentary"))
+    told = [event for event in told_of(stored_answer(message)) if event["type"].startswith("response.output_item.")]
+    assert [event["item"]["phase"] for event in told] == ["commentary", "commentary"]
+    assert [part["text"] for part in told[-1]["item"]["content"]] == ["a", "b"]
 
 
 def test_items_of_a_provider_stay_apart_and_keep_their_places_though_they_say_nothing() -> None:

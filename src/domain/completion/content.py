@@ -1,10 +1,10 @@
 """What a message is made of besides plain text, whoever's wire format it came in or goes out by."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from src.domain.catalog.model import WireFormat
 
@@ -19,10 +19,34 @@ class MediaKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Particulars:
+    """What only one wire format can say of a part: its own fields, as they came.
+
+    `place`: the part stands in an item of the format with others, in this place; a text that says none begins an item.
+    `item`: fields of that item, told with one of its parts.
+    """
+
+    format: WireFormat
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    place: int | None = None
+    item: Mapping[str, Any] = field(default_factory=dict)
+
+    def and_then(self, more: "Particulars | None") -> "Particulars":
+        """The same with what was told later."""
+        if more is None:
+            return self
+        fields, item = {**self.fields, **more.fields}, {**self.item, **more.item}
+        return Particulars(
+            format=more.format, fields=fields, place=self.place if more.place is None else more.place, item=item
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
     """Some words."""
 
     text: str
+    particulars: Particulars | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +54,7 @@ class Refusal:
     """A model's words for why it does not answer."""
 
     text: str
+    particulars: Particulars | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +82,7 @@ class Thinking:
     redacted: bool = False
     origin: WireFormat | None = None
     id: str | None = None
+    particulars: Particulars | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +97,7 @@ class ToolCall:
     arguments: str
     is_custom: bool = False
     signature: str | None = None
+    particulars: Particulars | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +135,8 @@ class Opaque:
 Part = Text | Refusal | Media | Thinking | ToolCall | ToolResult | Opaque
 """A typed part of a message."""
 
+P = TypeVar("P", bound=Part)
+
 _KINDS: dict[str, type[Part]] = {
     "text": Text,
     "refusal": Refusal,
@@ -122,6 +151,33 @@ _OPTIONAL = {
     kind: {field.name for field in fields_of(kind) if field.default is not MISSING and field.name != "text"}
     for kind in (*_NAMES, Media)
 }
+
+
+def particulars_of(body: Mapping[str, Any], known: Collection[str], wire_format: WireFormat) -> Particulars | None:
+    """What a body says beyond the fields that there are words for; None where that is nothing."""
+    left = {name: value for name, value in body.items() if name not in known and value not in (None, [])}
+    return Particulars(format=wire_format, fields=left) if left else None
+
+
+def in_one_item(
+    parts: Sequence[P], wire_format: WireFormat, item: Particulars | None = None, *, first: int = 0
+) -> tuple[P, ...]:
+    """The same parts, the first one at the place `first`, as they stand in one item that has particulars itself."""
+    return tuple(
+        _placed(part, place, wire_format, item if place == first else None)
+        for place, part in enumerate(parts, start=first)
+    )
+
+
+def _placed(part: P, place: int, wire_format: WireFormat, item: Particulars | None) -> P:
+    if not isinstance(part, Text | Refusal):
+        return part
+    begins = place == 0 and isinstance(part, Text)
+    if begins and item is None:
+        return part
+    told = part.particulars or Particulars(format=wire_format)
+    fields = {} if item is None else item.fields
+    return replace(part, particulars=replace(told, place=None if begins else place, item=fields))
 
 
 def text_of(parts: Iterable[Part]) -> str:
@@ -146,8 +202,14 @@ def part_body(part: Part) -> dict[str, Any]:
 
 
 def _fields(part: Part) -> dict[str, Any]:
-    found = {name: value for name, value in asdict(part).items() if value or name not in _OPTIONAL[type(part)]}
-    return {name: value.value if isinstance(value, StrEnum) else value for name, value in found.items()}
+    fields = asdict(part, dict_factory=_plain)
+    if particulars := fields.get("particulars"):
+        fields["particulars"] = {name: value for name, value in particulars.items() if value not in (None, {})}
+    return {name: value for name, value in fields.items() if value or name not in _OPTIONAL[type(part)]}
+
+
+def _plain(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in fields}
 
 
 def part_from(body: Mapping[str, Any]) -> Part:
@@ -161,4 +223,6 @@ def part_from(body: Mapping[str, Any]) -> Part:
     for name in ("origin", "format"):
         if fields.get(name) is not None:
             fields[name] = WireFormat(fields[name])
+    if told := fields.get("particulars"):
+        fields["particulars"] = Particulars(**{**told, "format": WireFormat(told["format"])})
     return _KINDS[kind](**fields)

@@ -1,18 +1,30 @@
 """The pieces in which an answer comes, and the parts that they add up to."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from src.domain.catalog.model import WireFormat
-from src.domain.completion.content import Media, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
+from src.domain.completion.content import (
+    Media,
+    Opaque,
+    Part,
+    Particulars,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Some more of the answer."""
+    """Some more of the answer. `begins`: of a part of its own. `particulars` that come later join those before."""
 
     text: str
+    particulars: Particulars | None = None
+    begins: bool = False
 
     @property
     def generated(self) -> str:
@@ -22,9 +34,11 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class RefusalDelta:
-    """Some more of a refusal."""
+    """Some more of a refusal. `begins` and `particulars`: see TextDelta."""
 
     text: str
+    particulars: Particulars | None = None
+    begins: bool = False
 
     @property
     def generated(self) -> str:
@@ -40,6 +54,7 @@ class ThinkingDelta:
     signature: str | None = None
     redacted: bool = False
     origin: WireFormat | None = None
+    particulars: Particulars | None = None
 
     @property
     def generated(self) -> str:
@@ -57,6 +72,7 @@ class ToolCallDelta:
     arguments: str = ""
     is_custom: bool = False
     signature: str | None = None
+    particulars: Particulars | None = None
 
     @property
     def generated(self) -> str:
@@ -89,44 +105,63 @@ def parts_of(deltas: Iterable[PartDelta]) -> tuple[Part, ...]:
     """The parts that deltas add up to: neighbours of one kind are one part, pieces of a tool call are one call."""
     parts: list[Part] = []
     calls: dict[int, int] = {}
-    texts: list[str] = []
+    words = _Words()
     for delta in deltas:
-        if isinstance(delta, TextDelta):
-            texts.append(delta.text)
+        if isinstance(delta, TextDelta | RefusalDelta):
+            parts.extend(words.hear(delta))
             continue
-        _end_text(texts, parts)
+        parts.extend(words.end())
         _add(delta, parts, calls)
-    _end_text(texts, parts)
+    parts.extend(words.end())
     return tuple(parts)
 
 
-def _end_text(texts: list[str], parts: list[Part]) -> None:
-    if text := "".join(texts):
-        parts.append(Text(text=text))
-    texts.clear()
+class _Words:
+    """The text or the refusal that is being said. Which of them it is, its first words tell."""
+
+    def __init__(self) -> None:
+        self._kind: type[Text] | type[Refusal] | None = None
+        self._pieces: list[str] = []
+        self._particulars: Particulars | None = None
+
+    def hear(self, delta: TextDelta | RefusalDelta) -> Iterator[Part]:
+        """Some more; what it was before, where that has ended with it."""
+        kind = Text if isinstance(delta, TextDelta) else Refusal
+        if delta.begins or (delta.text and self._kind not in (None, kind)):
+            yield from self.end()
+        if delta.text:
+            self._kind = kind
+            self._pieces.append(delta.text)
+        if delta.particulars is not None:
+            before = self._particulars
+            self._particulars = delta.particulars if before is None else before.and_then(delta.particulars)
+
+    def end(self) -> Iterator[Part]:
+        """What was said, if anything."""
+        if self._kind is not None:
+            yield self._kind(text="".join(self._pieces), particulars=self._particulars)
+        self._kind, self._particulars = None, None
+        self._pieces = []
 
 
 def _add(delta: PartDelta, parts: list[Part], calls: dict[int, int]) -> None:
-    last = parts[-1] if parts else None
     match delta:
         case ToolCallDelta():
             _add_to_call(delta, parts, calls)
         case ThinkingDelta():
+            last = parts[-1] if parts else None
             goes_on = isinstance(last, Thinking) and last.signature is None and not (last.redacted or delta.redacted)
-            before = last.text if isinstance(last, Thinking) and goes_on else ""
-            origin = delta.origin or (last.origin if isinstance(last, Thinking) and goes_on else None)
+            before = last if isinstance(last, Thinking) and goes_on else Thinking()
             thought = Thinking(
-                text=before + delta.text, signature=delta.signature, redacted=delta.redacted, origin=origin
+                text=before.text + delta.text,
+                signature=delta.signature,
+                redacted=delta.redacted,
+                origin=delta.origin or before.origin,
+                particulars=delta.particulars or before.particulars,
             )
             parts[len(parts) - 1 if goes_on else len(parts) :] = [thought]
-        case RefusalDelta():
-            goes_on = isinstance(last, Refusal)
-            before = last.text if isinstance(last, Refusal) else ""
-            parts[len(parts) - 1 if goes_on else len(parts) :] = [Refusal(text=before + delta.text)]
         case OpaqueDelta():
             parts.append(delta.part)
-        case TextDelta():
-            parts.append(Text(text=delta.text))
 
 
 def _add_to_call(delta: ToolCallDelta, parts: list[Part], calls: dict[int, int]) -> None:
@@ -139,6 +174,7 @@ def _add_to_call(delta: ToolCallDelta, parts: list[Part], calls: dict[int, int])
         arguments=before.arguments + delta.arguments,
         is_custom=before.is_custom or delta.is_custom,
         signature=before.signature or delta.signature,
+        particulars=delta.particulars or before.particulars,
     )
     if place is None:
         calls[delta.index] = len(parts)
@@ -160,7 +196,7 @@ def grown(before: Sequence[Part], now: Sequence[Part]) -> Iterator[PartDelta]:
             case Refusal(text=text), Refusal(text=had) if text != had:
                 yield RefusalDelta(text[len(had) :])
             case Thinking(), Thinking(text=had) as thought if part != thought:
-                yield ThinkingDelta(part.text[len(had) :], part.signature, part.redacted, part.origin)
+                yield replace(_thinking(part), text=part.text[len(had) :])
             case ToolCall(), ToolCall(arguments=had) if part.arguments != had:
                 yield ToolCallDelta(number, arguments=part.arguments[len(had) :])
 
@@ -173,15 +209,21 @@ def deltas_of(parts: Sequence[Part]) -> tuple[PartDelta, ...]:
 
 def _delta_of(part: Part, calls: Iterator[int]) -> PartDelta:
     match part:
-        case Text(text=text):
-            return TextDelta(text)
-        case Refusal(text=text):
-            return RefusalDelta(text)
+        case Text():
+            return TextDelta(part.text, part.particulars)
+        case Refusal():
+            return RefusalDelta(part.text, part.particulars)
         case Thinking():
-            return ThinkingDelta(part.text, part.signature, part.redacted, part.origin)
+            return _thinking(part)
         case ToolCall():
-            return ToolCallDelta(next(calls), part.id, part.name, part.arguments, part.is_custom, part.signature)
+            return ToolCallDelta(
+                next(calls), part.id, part.name, part.arguments, part.is_custom, part.signature, part.particulars
+            )
         case Opaque():
             return OpaqueDelta(part)
         case Media() | ToolResult():
             raise TypeError(f"{type(part).__name__} is no part of an answer")
+
+
+def _thinking(part: Thinking) -> ThinkingDelta:
+    return ThinkingDelta(part.text, part.signature, part.redacted, part.origin, part.particulars)

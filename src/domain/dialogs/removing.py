@@ -8,6 +8,7 @@ from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import (
     Opaque,
     Part,
+    Particulars,
     Refusal,
     Text,
     Thinking,
@@ -55,7 +56,8 @@ def _measured(part: Part) -> Mapping[str, Any]:
     """How much of what kind it was: all that its place in a stream depends on."""
     match part:
         case Text(text=text) | Refusal(text=text):
-            return {"type": part_body(part)["type"], "length": len(text)}
+            bare = part_body(replace(part, text="", particulars=_outline(part.particulars)))
+            return {name: value for name, value in bare.items() if name != "text"} | {"length": len(text)}
         case Thinking():
             has_ended = part.signature is not None
             return {"type": "thinking", "length": len(part.text), "ended": has_ended, "redacted": part.redacted}
@@ -65,6 +67,16 @@ def _measured(part: Part) -> Mapping[str, Any]:
             return {"type": "opaque"}
 
 
+def _outline(particulars: Particulars | None) -> Particulars | None:
+    """Its place and how long its lists are."""
+    if particulars is None:
+        return None
+    lists: dict[str, Any] = {
+        name: len(value) * [{}] for name, value in particulars.fields.items() if isinstance(value, list)
+    }
+    return Particulars(format=particulars.format, fields=lists, place=particulars.place)
+
+
 def _hole(body: Mapping[str, Any]) -> Removed:
     return Removed(shape=tuple(map(_blank, body["was"])))
 
@@ -72,10 +84,8 @@ def _hole(body: Mapping[str, Any]) -> Removed:
 def _blank(measured: Mapping[str, Any]) -> Part:
     nothing = " " * measured.get("length", 0)
     match measured["type"]:
-        case "text":
-            return Text(text=nothing)
-        case "refusal":
-            return Refusal(text=nothing)
+        case "text" | "refusal":
+            return part_from({name: value for name, value in measured.items() if name != "length"} | {"text": nothing})
         case "thinking":
             signature = "" if measured["ended"] else None
             return Thinking(text=nothing, signature=signature, redacted=measured["redacted"])

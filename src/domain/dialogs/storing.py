@@ -75,7 +75,7 @@ class Storing:
 
 def stored_parts(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
     """The parts of a message as they are stored: none where it is one plain text."""
-    if len(parts) < 2 and all(isinstance(part, Text) for part in parts):
+    if len(parts) < 2 and all(isinstance(part, Text) and part.particulars is None for part in parts):
         return ()
     return tuple(map(part_body, parts))
 

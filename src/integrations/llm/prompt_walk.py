@@ -11,7 +11,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from src.domain.catalog.model import Model
-from src.domain.completion.content import ToolCall, part_body
+from src.domain.completion.content import Part, ToolCall, part_body
 from src.domain.completion.model import ChatRequest, EmbeddingWish
 
 
@@ -124,12 +124,16 @@ def body_of(chat: ChatRequest) -> Mapping[str, Any]:
     wanted = chat.parameters.response_format
     return {
         "messages": [
-            {"role": message.role.value, "content": [part_body(part) for part in message.all_parts]}
-            for message in chat.messages
+            {"role": message.role.value, "content": list(map(_shown, message.all_parts))} for message in chat.messages
         ],
         "tools": [{"name": tool.name, "description": tool.description, "schema": tool.schema} for tool in chat.tools],
         "json_schema": wanted and wanted.schema,
     }
+
+
+def _shown(part: Part) -> Mapping[str, Any]:
+    """A part as models of any format are told it."""
+    return {name: value for name, value in part_body(part).items() if name != "particulars"}
 
 
 def plain_prompt(chat: ChatRequest) -> Prompt:

@@ -76,14 +76,14 @@ def _never_streams(*_: object) -> NoReturn:
 class _Format:
     """A wire format, as functions. A whole body has at most so many bytes.
 
-    `answered` puts what the gateway has its own values for into a whole answer. `left_out` names what the body lacks of
-    the client's messages. Where there is an `address`, it says below the target's URL whether the answer is to be a
-    stream; elsewhere the body does.
+    `delivered` gives what reads a cut-off stream. `answered` puts what the gateway has its own values for into a whole
+    answer. `left_out` names what the body lacks of the client's messages. Where there is an `address`, it
+    says below the target's URL whether the answer is to be a stream; elsewhere the body does.
     """
 
     body_for: Callable[[UpstreamRequest, Mapping[str, Any], str], dict[str, Any]]
     read_reply: Callable[[bytes], Reply]
-    read_delivered: Callable[[bytes], Delivered] = _never_streams
+    delivered: Callable[[WireBody], Callable[[bytes], Delivered]] = _never_streams
     reader: Callable[[ChatRequest, WireBody], StreamReader] = _never_streams
     answered: Callable[[Reply, WireBody], Reply] = lambda reply, wire: reply
     left_out: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[str, ...]] = lambda told, body: ()
@@ -98,7 +98,7 @@ _FORMATS = {
     WireFormat.CHAT_COMPLETIONS: _Format(
         body_for=relay_openai.body_for,
         read_reply=relay_openai.read_reply,
-        read_delivered=relay_openai.read_delivered,
+        delivered=lambda wire: relay_openai.read_delivered,
         reader=lambda chat, wire: relay_openai.OpenAIReader(
             wants_usage=wire.wants_usage, choices=relay_openai.choices_of(wire.body)
         ),
@@ -107,20 +107,20 @@ _FORMATS = {
     WireFormat.MESSAGES: _Format(
         body_for=relay_anthropic.body_for,
         read_reply=relay_anthropic.read_reply,
-        read_delivered=relay_anthropic.read_delivered,
+        delivered=lambda wire: relay_anthropic.read_delivered,
         reader=lambda chat, wire: relay_anthropic.AnthropicReader(),
     ),
     WireFormat.RESPONSES: _Format(
         body_for=relay_responses.body_for,
         read_reply=relay_responses.read_reply,
-        read_delivered=relay_responses.read_delivered,
+        delivered=relay_responses.reading_delivered,
         reader=lambda chat, wire: relay_responses.ResponsesReader(wire),
         answered=relay_responses.answered_by_us,
     ),
     WireFormat.GENERATE_CONTENT: _Format(
         body_for=relay_google.body_for,
         read_reply=relay_google.read_reply,
-        read_delivered=relay_google.read_delivered,
+        delivered=lambda wire: relay_google.read_delivered,
         reader=lambda chat, wire: relay_google.GoogleReader(choices=chat.parameters.choices),
         address=relay_google.address,
     ),
@@ -176,7 +176,7 @@ class Relay(ChatModel):
                 raise relay_failures.malformed("The provider did not answer with a stream.", response.status)
             reader = self._format.reader(request.chat, wire)
             feed = _Feed(response, reader, self._read_timeout_s)
-            read = self._format.read_delivered
+            read = self._format.delivered(wire)
             while (data := await feed.next()) is not None:
                 yield WireChunk(data, read)
             yield reader.finished()

@@ -1,12 +1,23 @@
 """The content of messages and of tools' results in OpenAI's Responses API, to and from parts in our words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from src.api.dialects.fields import object_at, text_at
 from src.api.dialects.media import opened_data_url
 from src.domain.catalog.model import WireFormat
-from src.domain.completion.content import Media, MediaKind, Opaque, Part, Refusal, Text
+from src.domain.completion.content import (
+    Media,
+    MediaKind,
+    Opaque,
+    Part,
+    Particulars,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    particulars_of,
+)
 from src.shared.errors import InvalidRequest
 
 OWN = WireFormat.RESPONSES
@@ -30,10 +41,11 @@ def _part(part: Any, where: str) -> Part:
     given = object_at(part, where)
     kind = text_at(given.get("type"), f"{where}.type")
     if kind in _TEXTS:
-        return Text(text=text_at(given.get("text"), f"{where}.text"))
+        return Text(text=text_at(given.get("text"), f"{where}.text"), particulars=particulars(given, "text"))
     match kind:
         case "refusal":
-            return Refusal(text=text_at(given.get("refusal"), f"{where}.refusal"))
+            text = text_at(given.get("refusal"), f"{where}.refusal")
+            return Refusal(text=text, particulars=particulars(given, "refusal"))
         case "input_image" if given.get("image_url") is not None:
             return _image(given, where)
         case "input_file" if given.get("file_data") is not None or given.get("file_url") is not None:
@@ -78,17 +90,44 @@ def input_content(parts: Iterable[Part]) -> list[dict[str, Any]]:
     return [written for part in parts if (written := _written(part)) is not None]
 
 
+def particulars(given: Mapping[str, Any], *known: str) -> Particulars | None:
+    """What an item or a part of content says beyond its type, its id and status and what else is known of it."""
+    return particulars_of(given, {"type", "id", "status", *known}, OWN)
+
+
+def told_besides(part: Text | Refusal | Thinking | ToolCall) -> Particulars:
+    """What OpenAI alone can say of a part."""
+    found = part.particulars
+    return found if found is not None and found.format is OWN else Particulars(format=OWN)
+
+
+def message_item(content: Sequence[Text | Refusal]) -> dict[str, Any]:
+    """What a model said, as an item without an id."""
+    said = [output_content(part) for part in content]
+    return {**item_besides(content), "type": "message", "role": "assistant", "status": "completed", "content": said}
+
+
+def item_besides(content: Iterable[Text | Refusal]) -> dict[str, Any]:
+    """What OpenAI alone can say of the item that they are the content of."""
+    return {name: value for part in content for name, value in told_besides(part).item.items()}
+
+
 def output_content(part: Text | Refusal) -> dict[str, Any]:
     """What a model said, as a part of a message's content."""
+    besides = dict(told_besides(part).fields)
     if isinstance(part, Refusal):
-        return {"type": "refusal", "refusal": part.text}
-    return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
+        return {**besides, "type": "refusal", "refusal": part.text}
+    if "type" in besides:  # a kind of content that we have no word for
+        return besides | ({"text": part.text} if part.text else {})
+    lists = {name: besides.pop(name, None) for name in ("annotations", "logprobs")}
+    told = {name: value if isinstance(value, list) else [] for name, value in lists.items()}
+    return {**besides, "type": "output_text", "text": part.text, **told}
 
 
 def _written(part: Part) -> dict[str, Any] | None:
     match part:
         case Text(text=text):
-            return {"type": "input_text", "text": text}
+            return {**told_besides(part).fields, "type": "input_text", "text": text}
         case Refusal(text=text):
             return {"type": "input_text", "text": text}
         case Media():

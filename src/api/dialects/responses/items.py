@@ -12,7 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from src.api.dialects.fields import object_at, text_at
-from src.api.dialects.responses.content import OWN, content_parts, input_content, output_content
+from src.api.dialects.responses.content import (
+    OWN,
+    content_parts,
+    input_content,
+    message_item,
+    particulars,
+    told_besides,
+)
 from src.api.dialects.signatures import opened, sealed
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import (
@@ -24,6 +31,7 @@ from src.domain.completion.content import (
     Thinking,
     ToolCall,
     ToolResult,
+    in_one_item,
     text_of,
 )
 from src.domain.completion.model import ChatMessage, ChatRole
@@ -80,7 +88,7 @@ def _grouping(numbered: tuple[int, _Said]) -> tuple[ChatRole, int, bool]:
 
 
 def _message(role: ChatRole, parts: tuple[Part, ...], *, by_developer: bool) -> ChatMessage:
-    is_plain = len(parts) == 1 and isinstance(parts[0], Text)
+    is_plain = len(parts) == 1 and isinstance(parts[0], Text) and parts[0].particulars is None
     return ChatMessage(role=role, text=text_of(parts), parts=() if is_plain else parts, by_developer=by_developer)
 
 
@@ -112,6 +120,8 @@ def _message_said(item: Mapping[str, Any], where: str) -> _Said:
     if role is None:
         raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}.", param=f"{where}.role")
     parts = content_parts(item.get("content"), f"{where}.content")
+    if role is ChatRole.ASSISTANT:
+        parts = in_one_item(parts, OWN, particulars(item, "role", "content"))
     return _Said(role, parts, alone=role is not ChatRole.ASSISTANT, by_developer=name == DEVELOPER)
 
 
@@ -130,6 +140,7 @@ def _reasoning(item: Mapping[str, Any], where: str) -> Thinking:
         redacted=redacted,
         origin=origin,
         id=_foreign_id(item),
+        particulars=particulars(item, "summary", "encrypted_content", *(() if item.get("summary") else ("content",))),
     )
 
 
@@ -140,22 +151,23 @@ def _foreign_id(item: Mapping[str, Any]) -> str | None:
 
 
 def _function_call(item: Mapping[str, Any], where: str) -> ToolCall:
-    return _call(item, item.get("arguments"), f"{where}.arguments", where)
+    return _call(item, "arguments", where)
 
 
 def _custom_call(item: Mapping[str, Any], where: str) -> ToolCall:
-    return replace(_call(item, item.get("input"), f"{where}.input", where), is_custom=True)
+    return replace(_call(item, "input", where), is_custom=True)
 
 
-def _call(item: Mapping[str, Any], arguments: Any, at: str, where: str) -> ToolCall:
+def _call(item: Mapping[str, Any], written: str, where: str) -> ToolCall:
     namespace = item.get("namespace")
     if namespace is not None:
         text_at(namespace, f"{where}.namespace")
     return ToolCall(
         id=text_at(item.get("call_id"), f"{where}.call_id"),
         name=flat_name(namespace, text_at(item.get("name"), f"{where}.name")),
-        arguments=text_at(arguments, at),
+        arguments=text_at(item.get(written), f"{where}.{written}"),
         signature=_thought_signature(item),
+        particulars=particulars(item, "call_id", "name", "namespace", "extra_content", written),
     )
 
 
@@ -254,8 +266,8 @@ PREFIXES = {
 
 
 def grouped(parts: Iterable[T], role: ChatRole) -> Iterator[tuple[T, ...]]:
-    """The runs of neighbours that are one item: a model's refusal stands in the message of the text before it, what
-    others say between results of tools is one message.
+    """The runs of neighbours that are one item: what a model said in one message, a refusal in that of the text before
+    it where nothing tells its place; what others say between results of tools is one message.
     """
     run: list[T] = []
     for part in parts:
@@ -269,18 +281,18 @@ def grouped(parts: Iterable[T], role: ChatRole) -> Iterator[tuple[T, ...]]:
 
 def _goes_on(before: object, part: object, *, is_models: bool) -> bool:
     if is_models:
-        return isinstance(before, Text) and isinstance(part, Refusal)
+        if not isinstance(before, Text | Refusal) or not isinstance(part, Text | Refusal):
+            return False
+        place = told_besides(part).place
+        return isinstance(before, Text) and isinstance(part, Refusal) if place is None else place > 0
     return _is_content(before) and _is_content(part)
 
 
 def written(group: Sequence[Part], role: str, namespaces: Namespaces) -> list[dict[str, Any]]:
     """The item that parts make, without an id; none where only another format can say it."""
     if role == ChatRole.ASSISTANT:
-        items = model_item(group[0], namespaces)
-        for part in group[1:]:
-            assert isinstance(part, Refusal)  # noqa: S101 - nothing else follows in the same item
-            items[-1]["content"].append(output_content(part))
-        return items
+        said = [part for part in group if isinstance(part, Text | Refusal)]
+        return [message_item(said)] if said else model_item(group[0], namespaces)
     return [_user_item(role, group)] if _is_content(group[0]) else _result_items(group[0])
 
 
@@ -324,7 +336,7 @@ def model_item(part: Part, namespaces: Namespaces) -> list[dict[str, Any]]:
     """A part of an answer as an item without an id; none where only another format can say it."""
     match part:
         case Text() | Refusal():
-            return [{"type": "message", "role": "assistant", "status": "completed", "content": [output_content(part)]}]
+            return [message_item([part])]
         case Thinking():
             return [reasoning_item(part)]
         case ToolCall():
@@ -340,7 +352,7 @@ def model_item(part: Part, namespaces: Namespaces) -> list[dict[str, Any]]:
 def reasoning_item(thought: Thinking) -> dict[str, Any]:
     """A thought. What proves it to its model goes along, be it asked for or not: clients hand it back."""
     summary = [{"type": "summary_text", "text": thought.text}] if thought.text else []
-    item: dict[str, Any] = {"type": "reasoning", "summary": summary}
+    item: dict[str, Any] = {**told_besides(thought).fields, "type": "reasoning", "summary": summary}
     if thought.signature is not None or thought.origin not in (None, OWN):
         signature = REDACTED + (thought.signature or "") if thought.redacted else thought.signature
         item["encrypted_content"] = sealed(signature, thought.origin, OWN)
@@ -353,7 +365,8 @@ def call_item(call: ToolCall, namespaces: Namespaces) -> dict[str, Any]:
     said = {"type": "custom_tool_call", "input": call.arguments}
     if not call.is_custom:
         said = {"type": "function_call", "arguments": call.arguments}
-    item: dict[str, Any] = {**said, "call_id": call.id, "name": name, "status": "completed"}
+    besides = told_besides(call).fields
+    item: dict[str, Any] = {**besides, **said, "call_id": call.id, "name": name, "status": "completed"}
     if namespace is not None:
         item["namespace"] = namespace
     if call.signature is not None:
@@ -362,7 +375,11 @@ def call_item(call: ToolCall, namespaces: Namespaces) -> dict[str, Any]:
 
 
 def _for_upstream(item: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if name not in ("status", "extra_content")}
+    """Without what says nothing to a model."""
+    told = {name: value for name, value in item.items() if name not in ("status", "extra_content")}
+    if item.get("type") == "message" and item["role"] == ChatRole.ASSISTANT:
+        told["content"] = [part | ({"logprobs": []} if part.get("logprobs") else {}) for part in item["content"]]
+    return told
 
 
 def own_item(item: Any) -> Any:

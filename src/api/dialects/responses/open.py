@@ -1,10 +1,11 @@
 """Items of a response while they are written: the events that begin them, go on with them and end them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from src.api.dialects.responses.content import output_content
+from src.api.dialects.responses.content import message_item, output_content
 from src.api.dialects.responses.items import PREFIXES, Namespaces, call_item, item_id, reasoning_item
 from src.domain.completion.content import Refusal, Text, Thinking, ToolCall
 from src.domain.completion.deltas import ThinkingDelta, ToolCallDelta
@@ -35,19 +36,19 @@ class OpenItem:
 
 
 class OpenMessage(OpenItem):
-    """A message: text, a refusal, or a text that a refusal follows."""
+    """A message: text, a refusal, or several of them. `besides` is told of it from its beginning on."""
 
-    def __init__(self, answer_id: UUID, index: int) -> None:
+    def __init__(self, answer_id: UUID, index: int, besides: Mapping[str, Any]) -> None:
         super().__init__(answer_id, index, "message")
+        self._besides = besides
         self._done: list[Text | Refusal] = []
         self._kind: type[Text] | type[Refusal] | None = None
         self._pieces: list[str] = []
 
     def item(self, status: str) -> dict[str, Any]:
         """The message with its content."""
-        parts = [*self._done, *self._open_part()]
-        content = [output_content(part) for part in parts]
-        return {"id": self._id, "type": "message", "role": "assistant", "status": status, "content": content}
+        told = message_item([*self._done, *self._open_part()])
+        return {**self._besides, **told, "id": self._id, "status": status}
 
     def takes(self, kind: type[Text] | type[Refusal]) -> bool:
         """Whether more of the kind belongs into this message."""
@@ -56,29 +57,44 @@ class OpenMessage(OpenItem):
     def add(self, kind: type[Text] | type[Refusal], text: str) -> Iterator[Event]:
         """Say more of the kind."""
         if self._kind is not kind:
-            yield from self._end_part()
-            self._kind = kind
-            yield "response.content_part.added", {**self._at(), "part": output_content(kind(text=""))}
+            yield from self._begin_part(kind)
         if text:
             self._pieces.append(text)
-            yield f"{_NAMES[kind]}.delta", {**self._at(), "delta": text, **_logprobs(kind)}
+            yield f"{_NAMES[kind]}.delta", {**self._at(), "delta": text, **_logprobs(kind(text=""))}
+
+    def add_whole(self, part: Text | Refusal) -> Iterator[Event]:
+        """A part of its content as it is kept, with all that is told of it."""
+        yield from self._begin_part(type(part))
+        yield from self.add(type(part), part.text)
+        yield from self._end_part(part)
 
     def end(self, status: str) -> Iterator[Event]:
         """The end of its last part, and of itself."""
         yield from self._end_part()
         yield from super().end(status)
 
+    def _begin_part(self, kind: type[Text] | type[Refusal]) -> Iterator[Event]:
+        yield from self._end_part()
+        self._kind = kind
+        yield "response.content_part.added", {**self._at(), "part": output_content(kind(text=""))}
+
     def _open_part(self) -> list[Text | Refusal]:
         return [self._kind(text="".join(self._pieces))] if self._kind is not None else []
 
-    def _end_part(self) -> Iterator[Event]:
-        for part in self._open_part():
+    def _end_part(self, kept: Text | Refusal | None = None) -> Iterator[Event]:
+        for part in self._open_part() if kept is None else [kept]:
+            yield from self._annotated(part)
             field = "text" if isinstance(part, Text) else "refusal"
-            yield f"{_NAMES[type(part)]}.done", {**self._at(), field: part.text, **_logprobs(type(part))}
+            yield f"{_NAMES[type(part)]}.done", {**self._at(), field: part.text, **_logprobs(part)}
             yield "response.content_part.done", {**self._at(), "part": output_content(part)}
             self._done.append(part)
         self._kind = None
         self._pieces = []
+
+    def _annotated(self, part: Text | Refusal) -> Iterator[Event]:
+        for place, each in enumerate(output_content(part).get("annotations", ())):
+            at = {**self._at(), "annotation_index": place, "annotation": each}
+            yield "response.output_text.annotation.added", at
 
     def _at(self) -> dict[str, Any]:
         return {**self._place, "content_index": len(self._done)}
@@ -87,8 +103,8 @@ class OpenMessage(OpenItem):
 _NAMES: dict[type[Text] | type[Refusal], str] = {Text: "response.output_text", Refusal: "response.refusal"}
 
 
-def _logprobs(kind: type[Text] | type[Refusal]) -> dict[str, Any]:
-    return {"logprobs": []} if kind is Text else {}
+def _logprobs(part: Text | Refusal) -> dict[str, Any]:
+    return {"logprobs": output_content(part).get("logprobs", [])} if isinstance(part, Text) else {}
 
 
 class OpenThought(OpenItem):
@@ -109,15 +125,15 @@ class OpenThought(OpenItem):
         if status == "in_progress":
             return {"id": self._id, **reasoning_item(Thinking())}
         told = self._thought
-        thought = Thinking(
-            text="".join(self._pieces), signature=told.signature, redacted=told.redacted, origin=told.origin
-        )
-        return {"id": self._id, **reasoning_item(thought)}
+        return {"id": self._id, **reasoning_item(replace(told, text="".join(self._pieces)))}
 
     def add(self, delta: ThinkingDelta) -> Iterator[Event]:
         """Think on."""
         self._thought = Thinking(
-            signature=delta.signature, redacted=delta.redacted, origin=delta.origin or self._thought.origin
+            signature=delta.signature,
+            redacted=delta.redacted,
+            origin=delta.origin or self._thought.origin,
+            particulars=delta.particulars or self._thought.particulars,
         )
         if not delta.text:
             return
@@ -148,7 +164,7 @@ class OpenCall(OpenItem):
     def __init__(self, answer_id: UUID, index: int, first: ToolCallDelta, namespaces: Namespaces) -> None:
         super().__init__(answer_id, index, "custom_tool_call" if first.is_custom else "function_call")
         self._call_id, self._name, self._is_custom = first.id or "", first.name or "", first.is_custom
-        self._signature = first.signature
+        self._signature, self._particulars = first.signature, first.particulars
         self._namespaces = namespaces
         self._pieces: list[str] = []
 
@@ -160,6 +176,7 @@ class OpenCall(OpenItem):
             arguments="" if status == "in_progress" else "".join(self._pieces),
             is_custom=self._is_custom,
             signature=self._signature,
+            particulars=self._particulars,
         )
         return {"id": self._id, **call_item(call, self._namespaces), "status": status}
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from src.api.dialects.request import ParsedRequest
+from src.api.dialects.responses.content import item_besides
 from src.api.dialects.responses.cut import Relayed
 from src.api.dialects.responses.items import Namespaces, item_id, model_item, prefix_of
 from src.api.dialects.responses.kept import output_items
@@ -160,19 +161,26 @@ class ResponsesWriter:
 
     def _kept(self, item: Sequence[Entry]) -> Iterator[Event]:
         yield from self._end_open()
-        for entry in item:
-            if isinstance(entry, Removed):
-                self._holes.add(len(self._output))
-            for part in entry.shape if isinstance(entry, Removed) else (entry,):
-                if isinstance(part, Media | ToolResult):  # of an answer that a client told us
-                    yield from self._put(part)
-                    continue
-                if part == Text(text=""):  # an item nevertheless, where its provider made it one
-                    yield from self._say(Text, "")
-                    continue
-                for delta in deltas_of((part,)):
-                    own = replace(delta, index=len(self._calls)) if isinstance(delta, ToolCallDelta) else delta
-                    yield from self._events_of(own)
+        if any(isinstance(entry, Removed) for entry in item):
+            self._holes.add(len(self._output))
+        parts = [part for entry in item for part in (entry.shape if isinstance(entry, Removed) else (entry,))]
+        if said := [part for part in parts if isinstance(part, Text | Refusal)]:
+            yield from self._message(said)
+            return
+        for part in parts:
+            if isinstance(part, Media | ToolResult):  # of an answer that a client told us
+                yield from self._put(part)
+                continue
+            for delta in deltas_of((part,)):
+                own = replace(delta, index=len(self._calls)) if isinstance(delta, ToolCallDelta) else delta
+                yield from self._events_of(own)
+
+    def _message(self, said: Sequence[Text | Refusal]) -> Iterator[Event]:
+        """A message, which is an item though it says nothing, where its provider made it one."""
+        self._open = OpenMessage(self._answer_id, self._next_index(), item_besides(said))
+        yield from self._open.begin()
+        for part in said:
+            yield from self._open.add_whole(part)
 
     def _events_of(self, delta: PartDelta) -> Iterator[Event]:
         match delta:
@@ -191,7 +199,7 @@ class ResponsesWriter:
     def _say(self, kind: type[Text] | type[Refusal], text: str) -> Iterator[Event]:
         if not isinstance(self._open, OpenMessage) or not self._open.takes(kind):
             yield from self._end_open()
-            self._open = OpenMessage(self._answer_id, self._next_index())
+            self._open = OpenMessage(self._answer_id, self._next_index(), {})
             yield from self._open.begin()
         yield from self._open.add(kind, text)
 

@@ -5,23 +5,17 @@ ids that lead back to the message that is stored here.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
 
-from src.domain.catalog.model import ReasoningStyle, Usage, WireFormat
-from src.domain.completion.content import Opaque, Part, Refusal, Text, Thinking, ToolCall, text_of
-from src.domain.completion.deltas import (
-    OpaqueDelta,
-    PartDelta,
-    RefusalDelta,
-    TextDelta,
-    ThinkingDelta,
-    ToolCallDelta,
-)
+from src.domain.catalog.model import ReasoningStyle, Usage
+from src.domain.completion.content import Opaque, Part, ToolCall, answer_text
+from src.domain.completion.deltas import PartDelta
 from src.domain.completion.model import (
     Delivered,
     Finished,
@@ -31,14 +25,14 @@ from src.domain.completion.model import (
     UpstreamRequest,
     WireBody,
 )
-from src.domain.completion.tools import flat_name
 from src.integrations.llm import relay_failures
-from src.integrations.llm.failures import told
+from src.integrations.llm.openai.responses_parts import pieces_of, read_output
 from src.integrations.llm.reasoning import style_of
 from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
 
 CAP_FIELD = "max_output_tokens"
 ENCRYPTED = "reasoning.encrypted_content"
+LOGPROBS = "message.output_text.logprobs"
 
 _ENDED = ("completed", "incomplete")
 _REASONS = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
@@ -77,15 +71,17 @@ def read_reply(data: bytes) -> Reply:
     if body.get("status") not in _ENDED:
         raise relay_failures.malformed("The provider's answer ended without a reason.")
     finished = replace(_finished(body), wire=data)
-    return Reply(text=text_of(finished.parts), parts=finished.parts, finished=finished)
+    return Reply(text=answer_text(finished.parts), parts=finished.parts, finished=finished)
 
 
 def answered_by_us(reply: Reply, wire: WireBody) -> Reply:
-    """The same with the gateway's own values in the body."""
+    """The same with the gateway's own values in the body, and with the logprobs that the client asked for."""
     body = parsed(reply.finished.wire or b"")
     if not isinstance(body, dict):
         return reply
-    return replace(reply, finished=replace(reply.finished, wire=orjson.dumps(_Ours(wire).response(body))))
+    parts = read_output(body.get("output"), logprobs=True) if wants_logprobs(wire) else reply.parts
+    finished = replace(reply.finished, wire=orjson.dumps(_Ours(wire).response(body)), parts=parts)
+    return replace(reply, finished=finished, parts=parts)
 
 
 def read_usage(value: Any) -> Usage | None:
@@ -105,7 +101,18 @@ def read_usage(value: Any) -> Usage | None:
     )
 
 
-def read_delivered(data: bytes) -> Delivered:
+def wants_logprobs(wire: WireBody) -> bool:
+    """Whether the client asked for them: they are kept for it alone, since they are many times their text."""
+    include = wire.body.get("include")
+    return isinstance(include, list) and LOGPROBS in include
+
+
+def reading_delivered(wire: WireBody) -> Callable[[bytes], Delivered]:
+    """What reads the events that such a client is sent."""
+    return partial(read_delivered, logprobs=wants_logprobs(wire))
+
+
+def read_delivered(data: bytes, *, logprobs: bool = False) -> Delivered:
     """Everything generated in some events: text, refusals, thoughts and what tools are called with."""
     texts: list[str] = []
     pieces: list[PartDelta] = []
@@ -114,106 +121,13 @@ def read_delivered(data: bytes) -> Delivered:
         if str(payload.get("type")).endswith(".delta"):
             texts.append(_text(payload.get("delta")))
         with suppress(UpstreamFailed):  # what cannot be read is left out: what was delivered must be charged
-            pieces.extend(_pieces(payload))
+            pieces.extend(pieces_of(payload, logprobs=logprobs))
         usage = read_usage(_dict(payload.get("response")).get("usage")) or usage
     return Delivered("".join(texts), usage, tuple(pieces))
 
 
-def _pieces(event: Mapping[str, Any]) -> Iterator[PartDelta]:
-    """What an event adds to the answer."""
-    delta = told(event.get("delta"))
-    match event.get("type"):
-        case "response.output_text.delta":
-            yield TextDelta(delta)
-        case "response.refusal.delta":
-            yield RefusalDelta(delta)
-        case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-            yield ThinkingDelta(delta, origin=WireFormat.RESPONSES)
-        case "response.reasoning_summary_part.added" if event.get("summary_index"):
-            yield ThinkingDelta("\n\n", origin=WireFormat.RESPONSES)
-        case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
-            yield ToolCallDelta(_count(event.get("output_index")), arguments=delta)
-        case "response.output_item.added":
-            yield from _begun(_dict(event.get("item")), _count(event.get("output_index")))
-        case "response.output_item.done":
-            yield from _done(_dict(event.get("item")))
-
-
-def _begun(item: dict[str, Any], index: int) -> Iterator[PartDelta]:
-    for part in _parts(item):
-        match part:
-            case ToolCall():
-                yield ToolCallDelta(index, part.id, part.name, part.arguments, part.is_custom)
-            case Thinking():
-                yield ThinkingDelta(origin=part.origin)
-            case _:
-                pass  # the words of a message follow, and what is opaque is told whole at its end
-
-
-def _done(item: dict[str, Any]) -> Iterator[PartDelta]:
-    for part in _parts(item):
-        match part:
-            case Thinking(signature=str(signature)):
-                yield ThinkingDelta(signature=signature, origin=part.origin)
-            case Opaque():
-                yield OpaqueDelta(part)
-            case _:
-                pass
-
-
-def read_output(output: Any) -> tuple[Part, ...]:
-    """An answer's items in our words. Raises UpstreamFailed for what is no text where there must be some."""
-    return tuple(part for item in _dicts(output) for part in _parts(item))
-
-
-def _parts(item: dict[str, Any]) -> Iterator[Part]:
-    match item.get("type"):
-        case "message":
-            yield from _said(item)
-        case "reasoning":
-            texts = [told(part.get("text")) for part in _dicts(item.get("summary")) or _dicts(item.get("content"))]
-            yield Thinking(
-                text="\n\n".join(texts),
-                signature=told(item.get("encrypted_content")) or None,
-                origin=WireFormat.RESPONSES,
-                id=told(item.get("id")) or None,
-            )
-        case "function_call" | "custom_tool_call" as kind:
-            is_custom = kind == "custom_tool_call"
-            yield ToolCall(
-                id=told(item.get("call_id")),
-                name=flat_name(told(item.get("namespace")) or None, told(item.get("name"))),
-                arguments=told(item.get("input" if is_custom else "arguments")),
-                is_custom=is_custom,
-            )
-        case _:
-            yield Opaque(format=WireFormat.RESPONSES, body=_storable(item))
-
-
-def _said(message: Mapping[str, Any]) -> Iterator[Part]:
-    """One text, a refusal, or both: so each item has one place among the parts that are stored."""
-    content = _dicts(message.get("content"))
-    text = "".join(told(part.get("text")) for part in content if part.get("type") != "refusal")
-    refusal = "".join(told(part.get("refusal")) for part in content if part.get("type") == "refusal")
-    if text or not refusal:
-        yield Text(text=text)
-    if refusal:
-        yield Refusal(text=refusal)
-
-
-def _storable(value: Any) -> Any:
-    """The same without characters that no database takes."""
-    if isinstance(value, str):
-        return told(value)
-    if isinstance(value, list):
-        return [_storable(each) for each in value]
-    if isinstance(value, dict):
-        return {told(name): _storable(each) for name, each in value.items()}
-    return value
-
-
-def _finished(response: Mapping[str, Any]) -> Finished:
-    parts = read_output(response.get("output"))
+def _finished(response: Mapping[str, Any], *, logprobs: bool = False) -> Finished:
+    parts = read_output(response.get("output"), logprobs=logprobs)
     return Finished(
         reason=_reason(response, parts),
         usage=read_usage(response.get("usage")),
@@ -278,6 +192,7 @@ class ResponsesReader(TailReader):
     def __init__(self, wire: WireBody) -> None:
         super().__init__()
         self._ours = _Ours(wire)
+        self._logprobs = wants_logprobs(wire)
         self._rewritten: bytes | None = None
         self._items: dict[int, Any] = {}
         self._finished: Finished | None = None
@@ -308,7 +223,8 @@ class ResponsesReader(TailReader):
     def _end(self, response: dict[str, Any]) -> None:
         """Some servers' last response has no output: the items were told before."""
         told_before = [self._items[place] for place in sorted(self._items)]
-        self._finished = _finished(response if response.get("output") else {**response, "output": told_before})
+        whole = response if response.get("output") else {**response, "output": told_before}
+        self._finished = _finished(whole, logprobs=self._logprobs)
         self.is_over = True
         self.hold()
 
@@ -330,10 +246,6 @@ class ResponsesReader(TailReader):
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _text(value: Any) -> str:
