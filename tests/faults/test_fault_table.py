@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 THE_CALLERS = (Failure.CALLER, Failure.CONTEXT_WINDOW)
 ONLY_THE_CALLERS: Kinds = frozenset({Failure.CALLER})
 """No other model is asked."""
-NATIVE_CODES = ("provider_failed", "provider_timeout", "invalid_request")
+NATIVE_CODES = ("provider_failed", "provider_timeout", "invalid_request", "context_length_exceeded")
 WHOLE_TOKENS, WHOLE_COST = 45, 85
 MOST_DELIVERED_TOKENS = 500
 CASES = [

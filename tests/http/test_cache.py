@@ -298,7 +298,7 @@ async def test_what_was_relayed_is_given_again_byte_for_byte(way: Way, alice: Pe
 async def test_requests_with_tools_are_never_cached(way: Way, alice: Person, upstream: Upstream) -> None:
     if "translated" in way.name:
         way = replace(way, model={OPENAI: "claude-3-opus"}.get(way.dialect, "gpt-4o"))
-    function = {"name": "f", "parameters": {"type": "object"}}
+    function = {"name": "f", "parameters": {"type": "object", "properties": {}}}
     tools = {
         OPENAI: {"type": "function", "function": function},
         ANTHROPIC: {"name": "f", "input_schema": {}},
