@@ -50,6 +50,8 @@ async def get_conversation(name: str, principal: PrincipalDep, gateway: GatewayD
 @router.post("/{name}")
 async def update_conversation(name: str, principal: PrincipalDep, body: JsonObject, gateway: GatewayDep) -> Response:
     """Replace its metadata."""
+    if "metadata" not in body:
+        raise InvalidRequest("metadata is required.", param="metadata")
     changes = {"metadata": metadata_field(body)}
     return answer(_shape(await use_cases.update_dialog(principal, _dialog_id(name), changes, gateway.dialogs)))
 
