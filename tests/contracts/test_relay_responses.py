@@ -306,6 +306,17 @@ class TestWhatOnlyOpenAISays:
                 dumps([part_body(part) for part in read_output([item])])
 
 
+def test_an_answer_that_nests_too_deep_to_be_written_again_is_none() -> None:
+    wire = WireBody(format=WireFormat.RESPONSES, body={}, answered_for=OURS)
+    nested = b"[" * 900 + b"]" * 900
+    whole = b'{"status":"completed","future":%s,"output":[]}' % nested
+    with pytest.raises(UpstreamFailed):
+        relay_responses.answered_by_us(relay_responses.read_reply(whole), wire)
+    event = b'data: {"type":"response.created","response":{"future":%s}}\n\n' % nested
+    with pytest.raises(UpstreamFailed):
+        relay_responses.ResponsesReader(wire).read(event)
+
+
 class TestStream:
     async def test_only_events_that_hold_the_response_or_an_item_change(
         self, upstream: Upstream, relay: Relay, session: aiohttp.ClientSession

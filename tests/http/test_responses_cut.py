@@ -148,6 +148,25 @@ async def test_where_its_quota_is_used_up_it_is_incomplete(
     assert 40 < await spent(person, credit) <= credit
 
 
+async def test_messages_that_came_before_its_provider_broke_off_stay_as_many(
+    gateway: RunningGateway, upstream: Upstream
+) -> None:
+    person = await person_with(gateway, CREDIT)
+    said = {"type": "output_text", "text": "two", "annotations": [{"type": "file_path", "file_id": "f", "index": 0}]}
+    second: dict[str, Any] = {"type": "message", "id": "msg_000000001", "role": "assistant", "status": "completed"}
+    second |= {
+        "phase": "final_answer",
+        "content": [{**said, "logprobs": []}, {**said, "text": "three", "logprobs": []}],
+    }
+    upstream.always(Answer(text="one", extra_items=(second,), last_word=False))
+    events = await heard(person, model="gpt-5.2")
+    assert events[-1]["type"] == "response.failed"
+    response = await told(person, events)
+    assert items_of(response) == items_in(events) == [("message", "one"), ("message", "twothree")]
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert [{**item, "status": None} for item in response["output"]] == [{**item, "status": None} for item in done]
+
+
 async def test_calls_of_tools_that_came_are_kept_and_do_not_stand_in_the_way(
     gateway: RunningGateway, upstream: Upstream
 ) -> None:

@@ -80,7 +80,7 @@ def answered_by_us(reply: Reply, wire: WireBody) -> Reply:
     if not isinstance(body, dict):
         return reply
     parts = read_output(body.get("output"), logprobs=True) if wants_logprobs(wire) else reply.parts
-    finished = replace(reply.finished, wire=orjson.dumps(_Ours(wire).response(body)), parts=parts)
+    finished = replace(reply.finished, wire=_dumped(_Ours(wire).response(body)), parts=parts)
     return replace(reply, finished=finished, parts=parts)
 
 
@@ -230,7 +230,7 @@ class ResponsesReader(TailReader):
 
     def _rewrite(self, payload: dict[str, Any]) -> None:
         kind = _text(payload.get("type")).encode()
-        self._rewritten = b"event: %s\ndata: %s\n\n" % (kind, orjson.dumps(payload))
+        self._rewritten = b"event: %s\ndata: %s\n\n" % (kind, _dumped(payload))
 
     @property
     def is_complete(self) -> bool:
@@ -242,6 +242,14 @@ class ResponsesReader(TailReader):
 
     def finished(self) -> Finished:
         return replace(self._finished or Finished(reason=FinishReason.STOP), wire=self.held)
+
+
+def _dumped(body: Mapping[str, Any]) -> bytes:
+    """Raises UpstreamFailed for what nests deeper than can be written again."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        raise relay_failures.malformed("The provider's answer nests too deep.") from error
 
 
 def _dict(value: Any) -> dict[str, Any]:
