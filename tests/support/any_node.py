@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
+
 GONE = object()
 KINDS: tuple[Any, ...] = (
     GONE, None, True, False, 0, 7, -1, 1.5, 2**64 - 1, 1e300, "", "x", "\x00",
     [], ["x"], [7], [[]], [{}], [None], [{"type": "text"}], [{"type": []}],
-    {}, {"x": []}, {"type": "x"}, {"type": []}, {"type": {}},
+    {}, {"x": []}, {"type": "x"}, {"type": []}, {"type": {}}, "NESTED",
 )  # fmt: skip
+
+
+def dumped(value: Any) -> bytes:
+    """As JSON, where NESTED is an object that nests deeper than can be written by the library that reads it."""
+    return orjson.dumps(value).replace(b'"NESTED"', 400 * b'{"a":' + b"1" + 400 * b"}")
 
 
 def variants(value: Any) -> Iterator[tuple[str, Any]]:

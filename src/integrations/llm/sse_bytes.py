@@ -91,6 +91,14 @@ def parsed(payload: bytes) -> Any:
         return None
 
 
+def json_text(value: Any) -> str:
+    """What was read as JSON, as text to count; nothing where it nests deeper than can be written again."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return ""
+
+
 def is_whole(event: bytes) -> bool:
     """Whether an event without its blank line can still be used: its data is complete."""
     payload = payload_of(event)

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import Delivered, Finished, FinishReason, Reply, UpstreamRequest
 from src.integrations.llm import relay_failures
 from src.integrations.llm.anthropic.ids import with_own_ids
-from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
+from src.integrations.llm.sse_bytes import TailReader, json_text, parsed, payloads_of
 
 MIN_THINKING_TOKENS = 1024
 """The smallest thinking budget the API takes."""
@@ -99,7 +97,7 @@ def _reply_text(blocks: list[dict[str, Any]], *, counted: bool) -> str:
     if counted:
         return visible
     hidden = [_text(block.get("thinking")) for block in blocks]
-    calls = [orjson.dumps(block["input"]).decode() for block in blocks if isinstance(block.get("input"), dict)]
+    calls = [json_text(block["input"]) for block in blocks if isinstance(block.get("input"), dict)]
     return "".join((*hidden, visible, *calls))
 
 

@@ -4,12 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-
 from src.domain.catalog.model import Usage
 from src.domain.completion.model import Delivered, Finished, FinishReason, Reply, UpstreamRequest
 from src.integrations.llm import relay_failures
-from src.integrations.llm.sse_bytes import TailReader, parsed, payloads_of
+from src.integrations.llm.sse_bytes import TailReader, json_text, parsed, payloads_of
 
 MIN_THINKING_TOKENS = 128
 """The smallest thinking budget that every model takes which takes any."""
@@ -200,7 +198,7 @@ def _generated(candidates: list[dict[str, Any]]) -> Iterator[str]:
         yield _text(part.get("text"))
         call, code = part.get("functionCall"), part.get("executableCode")
         if isinstance(call, dict):
-            yield orjson.dumps(call.get("args") or {}).decode()
+            yield json_text(call.get("args") or {})
         if isinstance(code, dict):
             yield _text(code.get("code"))
 
