@@ -1,7 +1,8 @@
 """Ids of tool calls as Anthropic takes them: of few characters, and no two alike in a conversation."""
 
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
 from src.integrations.llm.translation import safe_call_id
@@ -36,7 +37,9 @@ def _blocks(message: Message) -> Iterator[dict[str, Any]]:
 class _Renamed:
     def __init__(self) -> None:
         self._taken: set[str] = set()
-        self._unanswered: dict[str, list[str]] = {}
+        self._numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(2))
+        """What else to call ids that are alike, by what they have in common: there may be very many of them."""
+        self._unanswered: defaultdict[str, deque[str]] = defaultdict(deque)
         """New ids, by those that they had."""
 
     def message(self, message: Message) -> Message:
@@ -51,13 +54,14 @@ class _Renamed:
         answered = block.get("tool_use_id")
         if block.get("type") == "tool_result" and isinstance(answered, str):
             waiting = self._unanswered.get(answered)
-            return {**block, "tool_use_id": waiting.pop(0) if waiting else safe_call_id(answered, LONGEST_ID)}
+            return {**block, "tool_use_id": waiting.popleft() if waiting else safe_call_id(answered, LONGEST_ID)}
         return block
 
     def _new(self, call_id: str) -> str:
-        safe = safe_call_id(call_id, LONGEST_ID)
-        others = (f"{safe[: LONGEST_ID - 10]}_{number}" for number in count(2))
-        name = next(name for name in chain((safe,), others) if name not in self._taken)
+        name = safe_call_id(call_id, LONGEST_ID)
+        beginning = name[: LONGEST_ID - 10]
+        while name in self._taken:
+            name = f"{beginning}_{next(self._numbers[beginning])}"
         self._taken.add(name)
-        self._unanswered.setdefault(call_id, []).append(name)
+        self._unanswered[call_id].append(name)
         return name
