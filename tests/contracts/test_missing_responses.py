@@ -21,6 +21,7 @@ from src.domain.completion.model import (
     UpstreamRequest,
     WireBody,
 )
+from src.integrations.llm import compatible_servers
 from src.integrations.llm.build import ProviderModels
 from src.integrations.llm.compatible_servers import STANDARD_PROVIDERS
 from src.integrations.llm.lanes import ASKED_AGAIN_S, Missing
@@ -108,6 +109,17 @@ async def test_an_unknown_model_is_told_as_such_and_nothing_is_remembered(
     assert failed.value.kind is Failure.UNKNOWN_MODEL
     await events_of(models, OPENAI, stream=stream)
     assert paths_of(upstream) == [RESPONSES, CHAT, RESPONSES]
+
+
+async def test_openai_itself_has_it_and_says_404_of_what_a_request_names(
+    upstream: Upstream, models: ProviderModels, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(compatible_servers, "_OPENAIS_HOSTS", ("127.0.0.1",))
+    upstream.script(Fail(status=404))
+    with pytest.raises(UpstreamFailed):
+        await events_of(models, OPENAI, stream=stream)
+    await events_of(models, OPENAI, stream=stream)
+    assert paths_of(upstream) == [RESPONSES, RESPONSES]
 
 
 @pytest.mark.parametrize("behaviour", [CutAfter(2), ErrorEvent(2, status=404)], ids=["cut", "an error of its own"])

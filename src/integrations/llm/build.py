@@ -11,7 +11,13 @@ from src.integrations.llm.anthropic.calls import AnthropicMessages
 from src.integrations.llm.builtin import BuiltinModel
 from src.integrations.llm.builtin_server import BuiltinServer
 from src.integrations.llm.clients import ProviderClients
-from src.integrations.llm.compatible_servers import base_url_setting, default_base_url, is_openais, key_settings
+from src.integrations.llm.compatible_servers import (
+    base_url_setting,
+    default_base_url,
+    is_at_openais,
+    is_openais,
+    key_settings,
+)
 from src.integrations.llm.counting import asked_count
 from src.integrations.llm.custom_tools import CustomToolsAsFunctions, custom_names
 from src.integrations.llm.google import relay as relay_google
@@ -119,9 +125,13 @@ class ProviderModels(Upstreams):
     def _responses(
         self, relay: Callable[[WireFormat, str], ChatModel], url: str, chat: ChatModel, provider: Provider
     ) -> ChatModel:
-        """Servers in the place of OpenAI often speak chat completions alone; what an operator says is believed."""
+        """Servers in the place of OpenAI often speak chat completions alone; what an operator says is believed.
+
+        OpenAI itself says 404 of what one request names, which must not take the endpoint from all the others.
+        """
         relayed = relay(WireFormat.RESPONSES, url)
-        return relayed if provider.responses else RelayedWhereThere(relayed, chat, url, self._missing)
+        has_it = provider.responses or is_at_openais(url)
+        return relayed if has_it else RelayedWhereThere(relayed, chat, url, self._missing)
 
     def _anthropic(self, base_url: str, api_key: str | None) -> ChatModel:
         headers = {"x-api-key": api_key} if api_key else {}

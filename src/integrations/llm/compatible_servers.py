@@ -62,8 +62,13 @@ _SERVERS_BY_NAME = {server.name: server for server in COMPATIBLE_SERVERS}
 
 def is_openais(provider: Provider, base_url: str) -> bool:
     """Whether it is OpenAI's own API, also where Azure serves it, or stands in its place."""
-    host = urlsplit(base_url).hostname or ""
-    return provider.name == "openai" or any(f".{host}".endswith(f".{known}") for known in _OPENAIS_HOSTS)
+    return provider.name == "openai" or is_at_openais(base_url)
+
+
+def is_at_openais(url: str) -> bool:
+    """Whether OpenAI itself serves it, or Azure."""
+    host = urlsplit(url).hostname or ""
+    return any(f".{host}".endswith(f".{known}") for known in _OPENAIS_HOSTS)
 
 
 def base_url_setting(provider: Provider) -> str | None:
