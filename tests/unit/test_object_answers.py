@@ -60,6 +60,14 @@ async def test_an_answer_that_was_cut_keeps_what_came(size: int) -> None:
     assert await told('{"answer":[{"a":{}}', size, CUT) == '[{"a":{}}'
 
 
+@pytest.mark.parametrize("begun", ["", '{"answer":', '{"answer":[1'])
+async def test_blanks_without_an_end_are_gone_through_once(begun: str) -> None:
+    """Models that are lost write them until they are stopped."""
+    blanks = 200_000 * "\n"
+    left = blanks if begun.endswith("1") else begun + blanks
+    assert await told(begun + blanks, 4, CUT) == ("[1" if begun.endswith("1") else "") + left
+
+
 async def test_the_server_is_asked_for_an_object_whose_references_lead_somewhere() -> None:
     inner = Recording(ToolCallDelta(0, "c", "f"), DONE)
     assert [event async for event in AnswersInObjects(inner).stream(asking(LIST))] == [ToolCallDelta(0, "c", "f"), DONE]

@@ -142,7 +142,8 @@ class _FreeText:
         if self._has_ended:
             return ""
         self._pending += piece
-        if not self._has_begun and not self._begin():
+        # Blanks begin nothing: models that are lost write them without an end.
+        if not self._has_begun and (piece.isspace() or not self._begin()):
             return ""
         whole = _CHARS.match(self._pending)
         chars = whole[0] if whole else ""

@@ -15,7 +15,8 @@ _ANSWER = "answer"
 _OPENING = re.compile(r'\s*\{\s*"answer"\s*:\s*(?=\S)')
 _BARE_OPENING = '{"answer":'
 _BLANKS = re.compile(r"\s+")
-_CLOSING = " \t\r\n}"
+_BLANK = " \t\r\n"
+_CLOSING = _BLANK + "}"
 """What the object may end with."""
 _SHARED = ("$defs", "definitions")
 """What references of a schema lead to, from its root."""
@@ -83,33 +84,33 @@ class _Inside:
     """What is in the object, out of JSON that comes in pieces. Words that are no such object are told as they are."""
 
     def __init__(self) -> None:
-        self._pending = ""
+        self._kept: list[str] = []
         self._has_begun = False
         self._is_other = False
 
     def feed(self, piece: str) -> str:
         """More of the JSON; what it adds to the answer."""
-        self._pending += piece
+        self._kept.append(piece)
+        if not self._is_other and not piece.strip(_CLOSING if self._has_begun else _BLANK):
+            return ""  # which decides nothing: models that are lost write blanks without an end
+        pending = "".join(self._kept)
         if not self._has_begun and not self._is_other:
-            self._begin()
-        if self._is_other:
-            told, self._pending = self._pending, ""
-            return told
-        if not self._has_begun:
-            return ""
-        told = self._pending.rstrip(_CLOSING)
-        self._pending = self._pending[len(told) :]
+            pending = self._begun(pending)
+        told = pending if self._is_other else pending.rstrip(_CLOSING) if self._has_begun else ""
+        self._kept = [pending[len(told) :]]
         return told
 
     def rest(self, reason: FinishReason) -> str:
         """At the end: what was kept back, without the end of the object, which an answer that was cut has not."""
+        kept = "".join(self._kept)
         if not self._has_begun or reason is FinishReason.LENGTH:
-            return self._pending
-        return self._pending.rstrip().removesuffix("}").rstrip()
+            return kept
+        return kept.rstrip().removesuffix("}").rstrip()
 
-    def _begin(self) -> None:
-        if opening := _OPENING.match(self._pending):
+    def _begun(self, pending: str) -> str:
+        """What is left of it, where the object begins with it or is found to be none."""
+        if opening := _OPENING.match(pending):
             self._has_begun = True
-            self._pending = self._pending[opening.end() :]
-        else:
-            self._is_other = not _BARE_OPENING.startswith(_BLANKS.sub("", self._pending))
+            return pending[opening.end() :]
+        self._is_other = not _BARE_OPENING.startswith(_BLANKS.sub("", pending))
+        return pending
