@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.domain.completion.content import Text, Thinking, ToolCall, ToolResult, part_body
-from src.domain.completion.model import ChatMessage, ChatRole
-from src.domain.dialogs.context import NOT_CALLED, as_told, with_results
+from src.domain.catalog.model import WireFormat
+from src.domain.completion.content import Particulars, Text, Thinking, ToolCall, ToolResult, part_body
+from src.domain.completion.model import ChatMessage, ChatRole, Parameters
+from src.domain.dialogs.context import NOT_CALLED, as_told, fitting, with_results
 from src.domain.dialogs.model import AnswerEnded, Message, MessageRole, MessageStatus, fitted, turns_of
 from tests.makers import make_answer, make_dialog, make_message, make_tenant, make_user
+from tests.unit.support import WordMeter, make_model
 
 DIALOG = make_dialog(make_user(make_tenant()))
 
@@ -53,6 +55,15 @@ def test_a_gap_is_never_in_the_middle() -> None:
 
 def test_an_empty_path_is_an_empty_context() -> None:
     assert kept([], 100) == ([], 0)
+
+
+def test_what_only_one_format_says_of_an_answer_takes_no_room_from_it() -> None:
+    question, *_ = path_of("q1")
+    besides = Particulars(format=WireFormat.RESPONSES, fields={"logprobs": [{"token": "a b c"}] * 5000})
+    said = part_body(Text(text="a1", particulars=besides))
+    path = [question, make_answer(question, content="a1", parts=(said,))]
+    context = fitting(path, make_model(context_window=200), Parameters(), 0, WordMeter())
+    assert [message.content for message in context.messages] == ["q1", "a1"]
 
 
 def test_a_turn_is_a_question_with_all_that_follows() -> None:

@@ -103,8 +103,13 @@ def _no_result(call: ToolCall) -> ToolResult:
 
 
 def _words(message: Message) -> str:
-    """Everything there is to count in a message; files by their length, which is more than they cost."""
-    return str(message.all_parts) if message.parts else message.content
+    """Everything there is to count in a message; files by their length, which is more than they cost.
+
+    What only one format says of a part may be many times the part, and models read little of it.
+    """
+    if not message.parts:
+        return message.content
+    return str([{name: value for name, value in part.items() if name != "particulars"} for part in message.all_parts])
 
 
 def _kept_for_answer(model: Model, parameters: Parameters) -> int:
