@@ -262,3 +262,13 @@ def test_more_stop_sequences_than_google_takes_are_refused() -> None:
     with pytest.raises(UpstreamFailed, match="at most 5 stop sequences: there are 6") as caught:
         request_arguments(asking(parameters=Parameters(stop=tuple("abcdef"))))
     assert caught.value.kind is Failure.UNSUPPORTED
+
+
+def test_very_many_results_that_come_one_by_one_are_gathered_in_one_pass() -> None:
+    many = range(50_000)
+    results = [by_user(ToolResult(call_id=f"c{number}", content=(Text(text="r"),))) for number in many]
+    told = contents(by_user(Text(text="hi")), by_model(*map(call, many)), *results)
+    assert [(content["role"], len(content["parts"])) for content in told[1:]] == [
+        ("model", len(many)),
+        ("user", len(many)),
+    ]

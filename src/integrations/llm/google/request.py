@@ -190,19 +190,21 @@ def _contents(request: UpstreamRequest) -> list[dict[str, Any]]:
     messages = request.chat.messages
     names = called_names(messages)
     contents: list[dict[str, Any]] = []
-    turn_begins = 0
+    turn_begins, has_used_tools = 0, False
     for message in messages:
         if message.role is ChatRole.SYSTEM:
             continue
         parts = [said for part in message.all_parts for said in _said(part, names)]
         if not parts:
             continue
-        content = {"role": _ROLES[message.role], "parts": parts}
-        if contents and _belong_together(contents[-1], content):
+        role, uses_tools = _ROLES[message.role], any(map(_is_of_tools, parts))
+        if contents and contents[-1]["role"] == role and (has_used_tools or uses_tools):
             contents[-1]["parts"] += parts
+            has_used_tools = True
             continue
-        contents.append(content)
-        if message.role is ChatRole.USER and not _has(content, "function_response"):
+        contents.append({"role": role, "parts": parts})
+        has_used_tools = uses_tools
+        if message.role is ChatRole.USER and not uses_tools:
             turn_begins = len(contents)
     if _SIGNING.match(request.model.upstream.rpartition("/")[2]):
         _stand_in(contents[turn_begins:])
@@ -211,14 +213,8 @@ def _contents(request: UpstreamRequest) -> list[dict[str, Any]]:
     return contents
 
 
-def _belong_together(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    if before["role"] != after["role"]:
-        return False
-    return any(_has(content, name) for content in (before, after) for name in ("function_call", "function_response"))
-
-
-def _has(content: Mapping[str, Any], name: str) -> bool:
-    return any(name in part for part in content["parts"])
+def _is_of_tools(part: Mapping[str, Any]) -> bool:
+    return "function_call" in part or "function_response" in part
 
 
 def _stand_in(contents: Sequence[Mapping[str, Any]]) -> None:
