@@ -9,6 +9,7 @@ from hypothesis import strategies as some
 
 from src.domain.completion.model import Failure, UpstreamFailed
 from src.integrations.llm.failures import MAX_RETRY_AFTER_S, Refusal, refused, retry_after_s, told
+from src.integrations.llm.relay_failures import message_in, of_answer
 
 TOO_LONG = (
     "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
@@ -113,3 +114,23 @@ def test_what_is_no_text_is_malformed(value: object) -> None:
     with pytest.raises(UpstreamFailed) as caught:
         told(value)
     assert caught.value.kind is Failure.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "too hot"}},
+        {"error": None, "message": "too hot"},
+        {"error": "", "detail": "too hot"},
+        [{"error": {"code": 400, "message": "too hot", "status": "INVALID_ARGUMENT"}}],
+    ],
+)
+def test_what_a_provider_says_is_wrong_is_told_wherever_it_stands(body: object) -> None:
+    assert of_answer(400, body, {}, ()).message == "too hot"
+    assert message_in(body) == "too hot"
+
+
+def test_no_word_of_a_provider_holds_the_key_that_it_was_sent() -> None:
+    body = {"error": {"message": "The key s3cr3ts3cr3t is bad.", "code": "bad:s3cr3ts3cr3t", "param": "key"}}
+    failure = of_answer(400, body, {}, ("s3cr3ts3cr3t",))
+    assert (failure.message, failure.code, failure.param) == ("The key [...] is bad.", None, "key")

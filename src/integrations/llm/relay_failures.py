@@ -11,6 +11,8 @@ from src.integrations.llm.failures import Refusal, failed_with, public_message, 
 
 MAX_WORD_CHARS = 100
 MOST_FAULTS = 5
+_SAYING = ("message", "detail", "msg", "error")
+"""Names of what an error says, or has inside of it."""
 
 
 def malformed(message: str, status: int | None = None) -> UpstreamFailed:
@@ -20,23 +22,30 @@ def malformed(message: str, status: int | None = None) -> UpstreamFailed:
 
 def of_answer(status: int, body: Any, headers: Mapping[str, str], secrets: tuple[str, ...]) -> UpstreamFailed:
     """Instead of an answer. A provider may repeat the key it was sent: no message quotes `secrets`."""
-    fields = body if isinstance(body, dict) else {}
-    error = fields.get("error", fields.get("detail", fields))
+    error = _error_in(body)
     message = message_in(error)
     for secret in secrets:
         message = message.replace(secret, "[...]")
     if "retry-after" not in headers:
         headers = delay_in(error) or headers
-    code, param = _word(error, "code"), _word(error, "param")
+    code, param = (_word(error, name, secrets) for name in ("code", "param"))
     names = _names_in(error)
     return refused(Refusal(status=status, message=message, names=names, headers=headers, code=code, param=param))
 
 
-def _word(error: Any, name: str) -> str | None:
+def _error_in(body: Any) -> Any:
+    """What is said to be wrong; Google's server for OpenAI's clients says it in a list."""
+    told = body[0] if isinstance(body, list) and body else body
+    fields = told if isinstance(told, dict) else {}
+    return fields.get("error") or fields.get("detail") or fields
+
+
+def _word(error: Any, name: str, secrets: tuple[str, ...]) -> str | None:
     """What a provider calls something, where that is fit for callers and short."""
     value = error.get(name) if isinstance(error, dict) else None
-    fits = isinstance(value, str) and value and len(value) <= MAX_WORD_CHARS and public_message(value) == value
-    return value if fits else None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_WORD_CHARS:
+        return None
+    return value if public_message(value) == value and not any(secret in value for secret in secrets) else None
 
 
 def delay_in(error: Any) -> dict[str, str]:
@@ -71,7 +80,7 @@ def message_in(error: Any, depth: int = 5) -> str:
         case str():
             return error
         case dict() if depth:
-            return message_in(error.get("message", error.get("detail", error.get("msg"))), depth - 1)
+            return message_in(next((error[name] for name in _SAYING if error.get(name)), None), depth - 1)
         case list() if depth:
             said = ((_place_of(each), message_in(each, depth - 1)) for each in error[:MOST_FAULTS])
             return "; ".join(place + words for place, words in said if words)
