@@ -1,6 +1,10 @@
 """Parts of messages: stored and read again, taken apart into pieces and put together."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src.api.json import dumps
 from src.domain.catalog.model import WireFormat
@@ -58,6 +62,43 @@ def test_a_part_is_stored_as_json_and_read_again(part: Part) -> None:
 
 def test_an_answer_in_pieces_is_the_same_answer() -> None:
     assert parts_of(deltas_of(SAID)) == tuple(SAID)
+
+
+PIECES = st.one_of(
+    st.builds(TextDelta, st.text(max_size=3), begins=st.booleans()),
+    st.builds(RefusalDelta, st.text(max_size=3)),
+    st.builds(
+        ThinkingDelta, st.text(max_size=3), st.sampled_from([None, None, "s"]), origin=st.sampled_from([None, GOOGLE])
+    ),
+    st.builds(
+        ToolCallDelta,
+        st.integers(0, 1),
+        st.sampled_from([None, "i"]),
+        st.sampled_from([None, "n"]),
+        st.text(max_size=3),
+    ),
+)
+
+
+def crumbs(delta: PartDelta) -> list[PartDelta]:
+    """The same, character by character; what else a piece says, its first or last character says."""
+    match delta:
+        case TextDelta(text=text):
+            return [TextDelta("", begins=delta.begins), *map(TextDelta, text)]
+        case ThinkingDelta(text=text, origin=origin):
+            return [
+                *(ThinkingDelta(each, origin=origin) for each in text),
+                ThinkingDelta("", delta.signature, origin=origin),
+            ]
+        case ToolCallDelta(arguments=text, index=index):
+            return [replace(delta, arguments=""), *(ToolCallDelta(index, arguments=each) for each in text)]
+        case _:
+            return [delta]
+
+
+@given(st.lists(PIECES, max_size=12))
+def test_however_small_the_pieces_are_the_parts_are_the_same(deltas: list[PartDelta]) -> None:
+    assert parts_of([crumb for delta in deltas for crumb in crumbs(delta)]) == parts_of(deltas)
 
 
 def test_what_begins_anew_is_another_part_and_particulars_are_those_of_the_words_around_them() -> None:

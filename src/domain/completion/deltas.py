@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, groupby
 
 from src.domain.catalog.model import WireFormat
 from src.domain.completion.content import (
@@ -106,7 +106,7 @@ def parts_of(deltas: Iterable[PartDelta]) -> tuple[Part, ...]:
     parts: list[Part] = []
     calls: dict[int, int] = {}
     words = _Words()
-    for delta in deltas:
+    for delta in _in_runs(deltas):
         if isinstance(delta, TextDelta | RefusalDelta):
             parts.extend(words.hear(delta))
             continue
@@ -114,6 +114,34 @@ def parts_of(deltas: Iterable[PartDelta]) -> tuple[Part, ...]:
         _add(delta, parts, calls)
     parts.extend(words.end())
     return tuple(parts)
+
+
+def _in_runs(deltas: Iterable[PartDelta]) -> Iterator[PartDelta]:
+    """The same with pieces joined that follow each other and say no more than their text."""
+    for _, pieces in groupby(deltas, _run_of):
+        run = list(pieces)
+        match run[0]:
+            case TextDelta() | ThinkingDelta() as first if len(run) > 1:
+                yield replace(first, text="".join(each.text for each in run if isinstance(each, type(first))))
+            case ToolCallDelta() as first if len(run) > 1:
+                arguments = "".join(each.arguments for each in run if isinstance(each, ToolCallDelta))
+                yield replace(first, arguments=arguments)
+            case first:
+                yield first
+
+
+def _run_of(delta: PartDelta) -> object:
+    """What neighbours share that can be joined; nobody shares a new object."""
+    if isinstance(delta, OpaqueDelta) or delta.particulars is not None:
+        return object()
+    if isinstance(delta, TextDelta):
+        return object() if delta.begins else TextDelta
+    if isinstance(delta, ThinkingDelta):
+        return object() if delta.signature is not None or delta.redacted else (ThinkingDelta, delta.origin)
+    if isinstance(delta, ToolCallDelta):
+        says_more = delta.id is not None or delta.name is not None or delta.signature is not None
+        return object() if says_more else (ToolCallDelta, delta.index, delta.is_custom)
+    return object()
 
 
 class _Words:
