@@ -154,7 +154,7 @@ class RecordRows:
             outcome: tuple[Any, ...] = (MessageStatus.FAILED, _lost(LOST), None, None, None, False, 0)
         else:
             self._add_usage(noted, None)
-            self.turns.give_up(closing.hold.id, closing.at)
+            self.turns.give_up(closing.hold, closing.at)
             usage = noted.usage
             told = _lost(CHARGED)
             counts = (usage.input_tokens, usage.output_tokens, usage.estimated, noted.cost_micro_usd)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from src.data.tables import dialogs, messages
 from src.domain.dialogs.model import ASIDE, AnswerEnded, DialogId, MessageId, MessageStatus, turn_in
 from src.domain.identity.model import TenantId
-from src.domain.ledger.model import HoldId
+from src.domain.ledger.model import Hold, HoldId
 
 _Place = tuple[TenantId, DialogId]
 
@@ -35,7 +35,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._ended: list[_Ended] = []
-        self._given_up: dict[HoldId, datetime] = {}
+        self._given_up: dict[tuple[TenantId, HoldId], datetime] = {}
         self._heads: dict[_Place, tuple[Any, ...]] = {}
 
     def end(self, record: AnswerEnded, *, given_up: bool) -> None:
@@ -46,9 +46,9 @@ class Turns:
             place = (answer.tenant_id, answer.dialog_id)
             self._ended.append(_Ended(place, answer.id, at, turn_in(answer.settings), given_up))
 
-    def give_up(self, hold_id: HoldId, at: datetime) -> None:
+    def give_up(self, hold: Hold, at: datetime) -> None:
         """There will be no more of a call's answer than was noted."""
-        self._given_up.setdefault(hold_id, at)
+        self._given_up.setdefault((hold.tenant_id, hold.id), at)
 
     def heads(self) -> Iterable[tuple[Any, ...]]:
         """The new ends of dialogs, as rows."""
@@ -64,7 +64,7 @@ class Turns:
         heads: dict[_Place, MessageId | None] = {}
         if any(each.turn is not None or each.given_up for each in ended):
             heads = await _locked(connection, {each.place for each in ended})
-        parents = await _parents(connection, {each.turn for each in ended if each.turn is not None})
+        parents = await _parents(connection, {(each.place[0], each.turn) for each in ended if each.turn is not None})
         for each in ended:
             head = heads.get(each.place)
             if each.given_up and await _is_passed_over(connection, each, head):
@@ -80,10 +80,17 @@ class Turns:
         if not self._given_up:
             return ()
         columns = (messages.c.tenant_id, messages.c.dialog_id, messages.c.id, messages.c.hold_id, messages.c.settings)
-        theirs = messages.c.hold_id.in_(self._given_up), messages.c.status == MessageStatus.IN_PROGRESS
+        holds = tuple_(messages.c.tenant_id, messages.c.hold_id)
+        theirs = holds.in_(list(self._given_up)), messages.c.status == MessageStatus.IN_PROGRESS
         rows = await connection.execute(select(*columns).where(*theirs).order_by(messages.c.id))
         return [
-            _Ended((row.tenant_id, row.dialog_id), row.id, self._given_up[row.hold_id], turn_in(row.settings), True)
+            _Ended(
+                place=(row.tenant_id, row.dialog_id),
+                answer_id=row.id,
+                at=self._given_up[row.tenant_id, row.hold_id],
+                turn=turn_in(row.settings),
+                given_up=True,
+            )
             for row in rows
             if not (row.settings or {}).get(ASIDE)
         ]
@@ -104,9 +111,12 @@ async def _is_passed_over(connection: AsyncConnection, ended: _Ended, head: Mess
     return (await connection.execute(select(messages.c.id).where(*below).limit(1))).first() is not None
 
 
-async def _parents(connection: AsyncConnection, turns: set[MessageId]) -> dict[MessageId | None, MessageId | None]:
+async def _parents(
+    connection: AsyncConnection, turns: set[tuple[TenantId, MessageId]]
+) -> dict[MessageId | None, MessageId | None]:
     """What the first messages of turns hang below as yet."""
     if not turns:
         return {}
-    found = await connection.execute(select(messages.c.id, messages.c.parent_id).where(messages.c.id.in_(turns)))
+    theirs = tuple_(messages.c.tenant_id, messages.c.id).in_(turns)
+    found = await connection.execute(select(messages.c.id, messages.c.parent_id).where(theirs))
     return {row.id: row.parent_id for row in found}
